@@ -1,0 +1,1 @@
+"""Mixed models from one formula: REML and NUTS side by side, and poststratification."""
