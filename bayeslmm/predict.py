@@ -1,0 +1,199 @@
+"""Linear predictors for arrays of draws, and the one meaning of `new_levels`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayeslmm.contract import NEW_LEVELS, NewLevels
+from bayeslmm.errors import DataError, NewLevelsError, did_you_mean, listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bayeslmm.formula.design import Design, Factor
+
+
+def check_new_levels(design: Design, new_levels: NewLevels, include: Sequence[str] | None = None) -> None:
+    """Refuse unseen levels of a grouping factor unless a policy for them was chosen.
+
+    Parameters
+    ----------
+    design : Design
+        New data under the coding of the fitted model.
+    new_levels : {"error", "zero", "sample"}
+        The policy.
+    include : sequence of str, optional
+        Grouping factors that count; all when absent.
+
+    Raises
+    ------
+    NewLevelsError
+        If the policy is "error" and there are unseen levels.
+    DataError
+        If the policy is not one of the three.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+    >>> check_new_levels(design, "error")
+    """
+    if new_levels not in NEW_LEVELS:
+        raise DataError(f"new_levels={new_levels!r} is not one of {listing(map(repr, NEW_LEVELS))}.")
+    if new_levels != "error":
+        return
+    for factor in included_factors(design, include):
+        if factor.new_levels:
+            rows = int(np.count_nonzero(factor.codes >= len(factor.levels)))
+            raise NewLevelsError(
+                f"{len(factor.new_levels)} level{'s' * (len(factor.new_levels) > 1)} of {factor.name!r} "
+                f"{'were' if len(factor.new_levels) > 1 else 'was'} not in the fitted data: "
+                f"{listing(map(repr, factor.new_levels))} ({rows} row{'s' * (rows != 1)}).\n"
+                '  new_levels="sample" draws their effects from the fitted distribution; this is what MRP wants.\n'
+                '  new_levels="zero" predicts at the population mean.'
+            )
+
+
+def included_factors(design: Design, include: Sequence[str] | None) -> tuple[Factor, ...]:
+    """Return the grouping factors that count in a prediction.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    include : sequence of str, optional
+        Names of grouping factors; all when absent.
+
+    Returns
+    -------
+    tuple of Factor
+        In the design's order.
+
+    Raises
+    ------
+    DataError
+        If a name is not a grouping factor of the design.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+    >>> [factor.name for factor in included_factors(design, None)]
+    ['Subject']
+    """
+    if include is None:
+        return design.factors
+    if isinstance(include, str):
+        include = (include,)
+    names = [factor.name for factor in design.factors]
+    for name in include:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise DataError(f"there is no grouping factor {name!r}.\n  Factors: {listing(names)}. {hint}".rstrip())
+    return tuple(factor for factor in design.factors if factor.name in include)
+
+
+def linear_predictor(
+    design: Design,
+    beta: NDArray[np.float64],
+    effects: Mapping[str, NDArray[np.float64]],
+    *,
+    covariances: Mapping[str, NDArray[np.float64]] | None = None,
+    new_levels: NewLevels = "error",
+    include: Sequence[str] | None = None,
+    rng: np.random.Generator | None = None,
+) -> NDArray[np.float64]:
+    """Return draws of offset + X beta + Z b.
+
+    Parameters
+    ----------
+    design : Design
+        Rows to predict, n of them; from `Design.at` for new data.
+    beta : ndarray (S, p)
+        Draws of the coefficients.
+    effects : mapping of str to ndarray (S, J, K)
+        Draws of the effects of each grouping factor.
+    covariances : mapping of str to ndarray (S, K, K), optional
+        Draws of the covariance of each factor's effects; needed for ``new_levels="sample"``.
+    new_levels : {"error", "zero", "sample"}, default "error"
+        Policy for unseen levels. A level seen in several rows has one effect per draw.
+    include : sequence of str, optional
+        Grouping factors that count; all when absent.
+    rng : numpy Generator, optional
+        Source of the effects of unseen levels.
+
+    Returns
+    -------
+    ndarray (S, n)
+        The linear predictor.
+
+    Raises
+    ------
+    NewLevelsError
+        If there are unseen levels and the policy is "error".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+    >>> eta = linear_predictor(design, np.array([[250.0, 10.0]]), {"Subject": np.zeros((1, 18, 1))})
+    >>> eta[0, :3]
+    array([250., 260., 270.])
+    """
+    check_new_levels(design, new_levels, include)
+    eta = beta @ design.X.T
+    if design.offset is not None:
+        eta += design.offset
+    for factor in included_factors(design, include):
+        values = effects[factor.name]
+        if factor.new_levels:
+            values = _with_new_levels(factor, values, covariances, new_levels, rng)
+        for k in range(factor.Z.shape[1]):
+            eta += values[:, factor.codes, k] * factor.Z[:, k]
+    return eta
+
+
+def _with_new_levels(
+    factor: Factor,
+    values: NDArray[np.float64],
+    covariances: Mapping[str, NDArray[np.float64]] | None,
+    new_levels: NewLevels,
+    rng: np.random.Generator | None,
+) -> NDArray[np.float64]:
+    """Append the effects of unseen levels, whose codes follow those of the fitted ones."""
+    draws, _, width = values.shape
+    shape = (draws, len(factor.new_levels), width)
+    if new_levels == "zero" or covariances is None:
+        return np.concatenate([values, np.zeros(shape)], axis=1)
+    rng = np.random.default_rng() if rng is None else rng
+    root = matrix_root(covariances[factor.name])
+    fresh = np.einsum("skl,sjl->sjk", root, rng.standard_normal(shape))
+    return np.concatenate([values, fresh], axis=1)
+
+
+def matrix_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return R with R R' equal to each covariance, also where it is singular.
+
+    Parameters
+    ----------
+    covariance : ndarray (..., K, K)
+        Symmetric, positive semi-definite.
+
+    Returns
+    -------
+    ndarray (..., K, K)
+        The roots.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> matrix_root(np.array([[4.0, 0.0], [0.0, 0.0]])) @ np.array([[0.0], [1.0]])
+    array([[2.],
+           [0.]])
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
