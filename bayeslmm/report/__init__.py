@@ -1,1 +1,2 @@
+"""Results as tables, comparisons, plots, equations and reports."""
 
