@@ -1,1 +1,83 @@
-"""Mixed models from one formula: REML and NUTS side by side, and poststratification."""
+"""Mixed models from one formula: REML and NUTS side by side, and poststratification.
+
+`import bayeslmm` loads neither a sampler nor a plotting library: public names are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayeslmm import datasets
+    from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.bayes.priors import Prior
+    from bayeslmm.contract import Fit, RandomEffects
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design, build_design
+    from bayeslmm.formula.parse import parse_formula
+    from bayeslmm.frequentist.lmm_fit import LmmFit
+    from bayeslmm.frequentist.optimize import Control, Optimum
+    from bayeslmm.likelihood.crossproducts import cross_products
+    from bayeslmm.likelihood.lmm import LmmKernel, criterion
+    from bayeslmm.model import Model, lmer, model
+    from bayeslmm.report.compare import compare
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Control": "frequentist.optimize",
+    "Design": "formula.design",
+    "Family": "families",
+    "Fit": "contract",
+    "LmmFit": "frequentist.lmm_fit",
+    "LmmKernel": "likelihood.lmm",
+    "Model": "model",
+    "Optimum": "frequentist.optimize",
+    "Posterior": "bayes.posterior",
+    "Prior": "bayes.priors",
+    "RandomEffects": "contract",
+    "build_design": "formula.design",
+    "compare": "report.compare",
+    "criterion": "likelihood.lmm",
+    "cross_products": "likelihood.crossproducts",
+    "lmer": "model",
+    "model": "model",
+    "parse_formula": "formula.parse",
+}
+
+__all__ = [
+    "Control",
+    "Design",
+    "Family",
+    "Fit",
+    "LmmFit",
+    "LmmKernel",
+    "Model",
+    "Optimum",
+    "Posterior",
+    "Prior",
+    "RandomEffects",
+    "build_design",
+    "compare",
+    "criterion",
+    "cross_products",
+    "datasets",
+    "lmer",
+    "model",
+    "parse_formula",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return import_module("bayeslmm.datasets")
+    if name in _HOME:
+        value = getattr(import_module(f"bayeslmm.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'bayeslmm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

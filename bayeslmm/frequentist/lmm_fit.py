@@ -1,0 +1,635 @@
+"""REML and ML fits of Gaussian models: `LmmFit` and the function that makes one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bayeslmm.contract import Fit, NewLevels, RandomEffects
+from bayeslmm.errors import DataError, SingularFitWarning
+from bayeslmm.frequentist.optimize import Control, Optimum, optimize
+from bayeslmm.frequentist.variance_parameters import (
+    VarianceParameters,
+    variance_parameter_covariance,
+    variance_parameters,
+)
+from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
+from bayeslmm.predict import linear_predictor
+from bayeslmm.report.tables import Summary
+from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from bayeslmm.formula.design import Design
+
+Array = "NDArray[np.float64]"
+DEFAULT_DRAWS = 1000
+
+
+def fit_lmm(
+    design: Design,
+    kernel: LmmKernel,
+    *,
+    reml: bool = True,
+    control: Control | None = None,
+    progress: bool = False,
+) -> LmmFit:
+    """Estimate a Gaussian mixed model by REML or ML.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    kernel : LmmKernel
+        Its likelihood kernel.
+    reml : bool, default True
+        REML; `False` for ML.
+    control : Control, optional
+        Settings of the optimiser.
+    progress : bool, default False
+        Show a bar when the fit takes longer than a second.
+
+    Returns
+    -------
+    LmmFit
+        The fit.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> round(fit_lmm(design, blm.LmmKernel.from_design(design)).criterion, 4)
+    319.6543
+
+    References
+    ----------
+    Bates, Mächler, Bolker & Walker (2015), *J. Stat. Softw.* 67(1), equations 30-42.
+    """
+    optimum = optimize(kernel, reml=reml, control=control or Control(), progress=progress)
+    solution = solve(optimum.theta, kernel, reml=reml)
+    fit = LmmFit(design=design, kernel=kernel, solution=solution, optimum=optimum, reml=reml)
+    if fit.singular:
+        warnings.warn(fit.singular_message, SingularFitWarning, stacklevel=3)
+    return fit
+
+
+@dataclass(frozen=True, repr=False)
+class LmmFit(Fit):
+    """A Gaussian mixed model estimated by REML or ML.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    kernel : LmmKernel
+        The likelihood kernel it was estimated with.
+    solution : Solution
+        Coefficients and group effects at the optimum.
+    optimum : Optimum
+        What the optimiser found, and how.
+    reml : bool
+        Whether the criterion was REML.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+    >>> round(fit.criterion, 4)
+    1743.6283
+    """
+
+    design: Design
+    kernel: LmmKernel
+    solution: Solution
+    optimum: Optimum
+    reml: bool
+
+    # --- estimates -----------------------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> str:
+        """Always "gaussian"."""
+        return "gaussian"
+
+    @property
+    def engine(self) -> str:
+        """ "REML" or "ML"."""
+        return "REML" if self.reml else "ML"
+
+    @property
+    def fixef(self) -> pd.Series:
+        """Coefficients, indexed by name."""
+        return pd.Series(self.solution.beta, index=list(self.design.coef_names), name="estimate")
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation (of an observation with weight 1)."""
+        return float(self.solution.sigma)
+
+    @property
+    def theta(self) -> NDArray[np.float64]:
+        """Relative covariance parameters, in lme4's order."""
+        return self.optimum.theta
+
+    @cached_property
+    def vcov(self) -> pd.DataFrame:
+        """Covariance of the coefficients, sigma² (RX'RX)⁻¹."""
+        names = list(self.design.coef_names)
+        inverse = np.linalg.inv(self.solution.RX) if names else np.zeros((0, 0))
+        return pd.DataFrame(self.sigma**2 * inverse @ inverse.T, index=names, columns=names)
+
+    @cached_property
+    def ranef(self) -> RandomEffects:
+        """Conditional modes of the group effects with their conditional covariance."""
+        modes, cov = {}, {}
+        for i, factor in enumerate(self.design.factors):
+            modes[factor.name] = pd.DataFrame(
+                self.solution.b[i],
+                index=pd.Index(factor.levels, name=factor.name),
+                columns=list(factor.effects),
+            )
+            cov[factor.name] = self.sigma**2 * self.solution.conditional_cov(i)
+        return RandomEffects(modes, cov)
+
+    @cached_property
+    def varcorr(self) -> VarCorr:
+        """Standard deviations and correlations of the group effects, term by term, and the residual SD."""
+        entries = []
+        for index, term in enumerate(self.design.terms):
+            covariance = self.kernel.layout.covariances[index]
+            sd, corr = covariance.sd_corr(self.theta[self.kernel.layout.slices[index]])
+            entries.append(
+                VarCorrEntry(
+                    factor=term.factor,
+                    effects=term.effects,
+                    sd=self.sigma * sd,
+                    corr=corr if covariance.is_correlated else None,
+                )
+            )
+        return VarCorr(tuple(entries), self.sigma)
+
+    # --- criterion -----------------------------------------------------------------------------------------------
+
+    @property
+    def criterion(self) -> float:
+        """REML criterion or deviance at the optimum (minus twice the log-likelihood)."""
+        return float(self.solution.criterion)
+
+    @property
+    def loglik(self) -> float:
+        """Restricted or full log-likelihood at the optimum."""
+        return -0.5 * self.criterion
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows used."""
+        return int(self.design.X.shape[0])
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters: coefficients, variance parameters and sigma."""
+        return len(self.design.coef_names) + len(self.theta) + 1
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion from `loglik` (for REML, from the restricted one, as lme4 does)."""
+        return self.criterion + 2 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion from `loglik`, with the number of rows."""
+        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
+
+    @property
+    def singular(self) -> bool:
+        """Whether some direction of the group effects has zero variance."""
+        return bool(self.singular_terms)
+
+    @property
+    def singular_terms(self) -> tuple[int, ...]:
+        """Positions in `design.terms` of the terms with a direction of zero variance."""
+        layout = self.kernel.layout
+        return tuple(
+            i
+            for i, covariance in enumerate(layout.covariances)
+            if np.abs(np.diagonal(covariance.Lambda(self.theta[layout.slices[i]]))).min() < 1e-4
+        )
+
+    @property
+    def singular_message(self) -> str:
+        """The boundary in words: which term, and the way out; empty when there is none."""
+        if not self.singular:
+            return ""
+        formula = self.design.formula
+        named = [formula.text[slice(*self.design.terms[i].term.span)] for i in self.singular_terms]
+        simpler = [
+            f"({self.design.terms[i].term.columns} || {self.design.terms[i].factor})"
+            for i in self.singular_terms
+            if self.kernel.layout.covariances[i].is_correlated
+        ]
+        remedy = f"try {simpler[0]}, or " if simpler else ""
+        return (
+            f"the fit is on the boundary: {' and '.join(named)} has a direction of zero variance.\n"
+            f"  The data do not support this many effects: {remedy}sample() with a prior on the standard deviations."
+        )
+
+    # --- fitted values -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def fitted(self) -> NDArray[np.float64]:
+        """Fitted values with the group effects (n,)."""
+        return self._linear_predictor(self.design)[0]
+
+    @property
+    def residuals(self) -> NDArray[np.float64]:
+        """Response minus fitted values (n,)."""
+        assert self.design.y is not None
+        return self.design.y - self.fitted
+
+    @property
+    def scaled_residuals(self) -> NDArray[np.float64]:
+        """Residuals times the root of the weights, divided by sigma (n,)."""
+        weights = self.design.weights
+        return self.residuals / self.sigma if weights is None else self.residuals * np.sqrt(weights) / self.sigma
+
+    # --- uncertainty ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def varpar_cov(self) -> NDArray[np.float64]:
+        """Asymptotic covariance of (theta, sigma), NaN for parameters on the boundary."""
+        return variance_parameter_covariance(self.kernel, self.solution, reml=self.reml)
+
+    @cached_property
+    def variance_parameters(self) -> VarianceParameters:
+        """Standard deviations, correlations and sigma with delta-method standard errors."""
+        return variance_parameters(self.design, self.kernel.layout, self.theta, self.sigma, self.varpar_cov)
+
+    def parameter_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return every parameter's estimate, standard error and Wald interval.
+
+        Intervals of standard deviations are computed on the log scale, of correlations on Fisher's z.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage.
+
+        Returns
+        -------
+        DataFrame
+            Columns `kind`, `estimate`, `se`, `lower`, `upper`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> list(fit.parameter_frame().index)
+        ['Intercept', 'sd_Batch[Intercept]', 'sigma']
+        """
+        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        se = np.sqrt(np.diag(self.vcov))
+        fixed = pd.DataFrame(
+            {
+                "kind": "fixed",
+                "estimate": self.solution.beta,
+                "se": se,
+                "lower": self.solution.beta - z * se,
+                "upper": self.solution.beta + z * se,
+            },
+            index=list(self.design.coef_names),
+        )
+        return pd.concat([fixed, self.variance_parameters.frame(z)]).rename_axis("parameter")
+
+    def confint(self, level: float = 0.95) -> pd.DataFrame:
+        """Return Wald intervals of every parameter.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage.
+
+        Returns
+        -------
+        DataFrame
+            Columns `lower` and `upper`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.confint().loc["Days"].round(3).to_dict()
+        {'lower': 7.438, 'upper': 13.497}
+        """
+        return self.parameter_frame(level)[["lower", "upper"]]
+
+    # --- prediction ----------------------------------------------------------------------------------------------
+
+    def _design_for(self, new_data: Any) -> Design:
+        return self.design if new_data is None else self.design.at(new_data)
+
+    def _linear_predictor(
+        self, design: Design, new_levels: NewLevels = "error", include: Sequence[str] | None = None
+    ) -> NDArray[np.float64]:
+        effects = {factor.name: self.solution.b[i][None] for i, factor in enumerate(self.design.factors)}
+        return linear_predictor(
+            design, self.solution.beta[None], effects, new_levels="zero" if new_levels == "sample" else new_levels,
+            include=include,
+        )  # fmt: skip
+
+    def effect_covariances(self) -> dict[str, NDArray[np.float64]]:
+        """Return the covariance (K, K) of each grouping factor's effects.
+
+        Returns
+        -------
+        dict of str to ndarray (K, K)
+            In units of the response, squared.
+        """
+        templates = self.kernel.layout.templates(self.theta)
+        return {
+            factor.name: self.sigma**2 * template @ template.T
+            for factor, template in zip(self.design.factors, templates, strict=True)
+        }
+
+    def linpred_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return draws of the linear predictor given the estimated variance parameters.
+
+        Coefficients and group effects vary as they would with theta and sigma known, so intervals from these draws
+        are a little too short when there are few groups.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            Rows to predict; the fitted rows when absent.
+        new_levels : {"error", "zero", "sample"}, default "error"
+            Policy for unseen levels.
+        include : sequence of str, optional
+            Grouping factors that count; all when absent.
+        draws : int, optional
+            How many, 1,000 when absent.
+        seed : int, optional
+            Makes the draws reproducible.
+
+        Returns
+        -------
+        ndarray (S, n)
+            The draws.
+        """
+        rng = np.random.default_rng(seed)
+        count = DEFAULT_DRAWS if draws is None else draws
+        beta, effects = self.solution.draws(rng, count)
+        names = [factor.name for factor in self.design.factors]
+        covariances = {
+            name: np.broadcast_to(value, (count, *value.shape)) for name, value in self.effect_covariances().items()
+        }
+        return linear_predictor(
+            self._design_for(new_data),
+            beta,
+            dict(zip(names, effects, strict=True)),
+            covariances=covariances,
+            new_levels=new_levels,
+            include=include,
+            rng=rng,
+        )
+
+    def epred_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return draws of the expected response; for Gaussian models the linear predictor. See `linpred_draws`."""
+        return self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
+
+    def predictive_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return draws of new responses: `linpred_draws` plus residual noise."""
+        eta = self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
+        weights = self._design_for(new_data).weights
+        scale = self.sigma if weights is None else self.sigma / np.sqrt(weights)
+        rng = np.random.default_rng(None if seed is None else [seed, 1])
+        return eta + scale * rng.standard_normal(eta.shape)
+
+    def predict(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        interval: Literal["confidence", "prediction"] | None = None,
+        level: float = 0.95,
+    ) -> Any:
+        """Return the expected response per row, with a standard error and an interval when asked.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            Rows to predict; the fitted rows when absent.
+        new_levels : {"error", "zero", "sample"}, default "error"
+            Policy for unseen levels; "zero" and "sample" have the same expectation and different standard errors.
+        include : sequence of str, optional
+            Grouping factors that count; all when absent, the population mean when empty.
+        interval : {"confidence", "prediction"}, optional
+            For the expected response, or for a new observation.
+        level : float, default 0.95
+            Coverage.
+
+        Returns
+        -------
+        ndarray (n,) or DataFrame
+            Predictions; with `interval` a frame `estimate`, `se`, `lower`, `upper`.
+
+        Raises
+        ------
+        NewLevelsError
+            If `new_data` has unseen levels and the policy is "error".
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.predict({"Days": [0, 9], "Subject": ["308", "308"]}).round(2)
+        array([253.66, 430.66])
+        """
+        design = self._design_for(new_data)
+        estimate = self._linear_predictor(design, new_levels, include)[0]
+        if interval is None:
+            return estimate
+        from bayeslmm.frequentist.prediction import prediction_variance
+
+        variance = prediction_variance(self, design, new_levels=new_levels, include=include)
+        if interval == "prediction":
+            variance = variance + self.sigma**2 / (1.0 if design.weights is None else design.weights)
+        elif interval != "confidence":
+            raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
+        se = np.sqrt(variance)
+        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        return pd.DataFrame({"estimate": estimate, "se": se, "lower": estimate - z * se, "upper": estimate + z * se})
+
+    # --- output --------------------------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """Return the fit in lme4's layout, as text and HTML.
+
+        Returns
+        -------
+        Summary
+            Prints in a terminal and renders in a notebook.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> print(fit.summary())  # doctest: +ELLIPSIS
+        Linear mixed model fit by REML
+        ...
+        """
+        return lmm_summary(self)
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def to_datatree(self) -> xr.DataTree:
+        """Return 1,000 draws given the estimated variance parameters, in the dimensions of a posterior.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group `posterior` with `beta`, `sigma`, `sd_<factor>`, `corr_<factor>` and `b_<factor>`.
+        """
+        from bayeslmm.frequentist.datatree import fit_to_datatree
+
+        return fit_to_datatree(self)
+
+
+def check_level(level: float) -> float:
+    """Return a coverage, refusing what is not between 0 and 1.
+
+    Parameters
+    ----------
+    level : float
+        Coverage of an interval.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    DataError
+        If it is not a probability.
+
+    Examples
+    --------
+    >>> check_level(0.9)
+    0.9
+    """
+    if not 0 < level < 1:
+        raise DataError(f"level={level!r} is not between 0 and 1; 95 % is level=0.95.")
+    return level
+
+
+def lmm_summary(fit: LmmFit) -> Summary:
+    """Collect the record that prints as lme4's summary.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+
+    Returns
+    -------
+    Summary
+        The record.
+    """
+    se = np.sqrt(np.diag(fit.vcov))
+    coefficients = pd.DataFrame(
+        {"Estimate": fit.solution.beta, "Std. Error": se, "t value": fit.solution.beta / se},
+        index=list(fit.design.coef_names),
+    )
+    information = {} if fit.reml else {"AIC": fit.aic, "BIC": fit.bic, "logLik": fit.loglik, "deviance": fit.criterion}
+    correlation = fit.vcov / np.outer(se, se) if len(se) > 1 else None
+    return Summary(
+        title=f"Linear mixed model fit by {'REML' if fit.reml else 'maximum likelihood'}",
+        formula=fit.design.formula.text,
+        criterion_name="REML criterion at convergence" if fit.reml else "Deviance at convergence",
+        criterion=fit.criterion,
+        information=information,
+        scaled_residuals=np.quantile(fit.scaled_residuals, [0, 0.25, 0.5, 0.75, 1]),
+        varcorr=fit.varcorr,
+        n_obs=fit.n_obs,
+        groups=group_sizes(fit.design),
+        coefficients=coefficients,
+        coef_corr=correlation,
+        notes=(*design_notes(fit.design), *((fit.singular_message,) if fit.singular else ())),
+    )
+
+
+def group_sizes(design: Design) -> tuple[tuple[str, int, int, float, int], ...]:
+    """Return name, number of levels, and smallest, average and largest group of each factor.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+
+    Returns
+    -------
+    tuple
+        One entry per grouping factor.
+    """
+    sizes = [(factor.name, np.bincount(factor.codes, minlength=len(factor.levels))) for factor in design.factors]
+    return tuple((name, len(size), int(size.min()), float(size.mean()), int(size.max())) for name, size in sizes)
+
+
+def design_notes(design: Design) -> tuple[str, ...]:
+    """Return sentences on rows and columns that were left out.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+
+    Returns
+    -------
+    tuple of str
+        Empty when nothing was left out.
+    """
+    notes = []
+    if design.missing:
+        dropped = design.n_total - len(design.rows)
+        parts = ", ".join(f"{name}: {count}" for name, count in design.missing.items())
+        notes.append(f"{dropped} of {design.n_total} rows left out for missing values ({parts})")
+    if design.dropped_columns:
+        notes.append(f"columns left out because others determine them: {', '.join(design.dropped_columns)}")
+    return tuple(notes)

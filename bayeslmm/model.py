@@ -1,0 +1,357 @@
+"""A formula met by data, before anything is estimated: `fit()` and `sample()` start here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bayeslmm.errors import FormulaError
+from bayeslmm.families import Family, as_family
+from bayeslmm.formula.design import Design, build_design
+from bayeslmm.formula.parse import parse_formula
+from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
+from bayeslmm.likelihood.lmm import LmmKernel
+
+if TYPE_CHECKING:
+    import bambi
+    import pymc as pm
+    from numpy.typing import ArrayLike
+
+    from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.bayes.priors import Priors
+    from bayeslmm.formula.terms import Formula
+    from bayeslmm.frequentist.optimize import Control
+    from bayeslmm.report.equation import Equation
+
+
+@dataclass(frozen=True)
+class Model:
+    """A hierarchical model: a formula met by data, a family and priors.
+
+    A model is a value: nothing done with it changes it, and `fit()` and `sample()` return results of their own.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family with its link.
+    user_priors : mapping of str to Prior
+        What replaces the default priors.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+    >>> round(m.fit().sigma, 4)
+    25.5918
+    """
+
+    design: Design
+    family: Family
+    user_priors: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def formula(self) -> Formula:
+        """The parsed formula."""
+        return self.design.formula
+
+    @cached_property
+    def kernel(self) -> LmmKernel:
+        """The likelihood kernel: cross-products and the symbolic factorisation, computed once."""
+        return LmmKernel.from_design(self.design)
+
+    @cached_property
+    def priors(self) -> Priors:
+        """Every prior in effect, defaults included; prints as a table."""
+        from bayeslmm.bayes.priors import resolve_priors
+
+        return resolve_priors(self.design, self.family, self.user_priors)
+
+    def with_priors(self, priors: Mapping[str, Any] | None = None, **named: Any) -> Model:
+        """Return the same model with other priors.
+
+        Parameters
+        ----------
+        priors : mapping of str to Prior, optional
+            Keys as in `model`.
+        **named : Prior
+            The same, for keys that are Python names.
+
+        Returns
+        -------
+        Model
+            A new model; this one is unchanged.
+
+        Raises
+        ------
+        PriorError
+            If a key names nothing in the model.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+        >>> tight = m.with_priors(sd_Subject=blm.Prior("HalfNormal", sigma=10))
+        """
+        changed = replace(self, user_priors={**self.user_priors, **(priors or {}), **named})
+        changed.priors  # noqa: B018  a wrong name is reported here, not at sampling
+        return changed
+
+    def fit(
+        self,
+        reml: bool = True,
+        *,
+        control: Control | None = None,
+        progress: bool = False,
+    ) -> LmmFit:
+        """Estimate by restricted maximum likelihood, or by maximum likelihood.
+
+        Parameters
+        ----------
+        reml : bool, default True
+            REML; `False` for ML.
+        control : Control, optional
+            Tolerance, largest number of evaluations, start.
+        progress : bool, default False
+            Show a bar when the fit takes longer than a second.
+
+        Returns
+        -------
+        LmmFit
+            Estimates with their standard errors.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> round(m.fit(reml=False).loglik, 4)
+        -163.6635
+        """
+        if not self.family.is_gaussian_identity:
+            raise FormulaError(f"fit() estimates Gaussian models; this one is {self.family}. Use sample().")
+        return fit_lmm(self.design, self.kernel, reml=reml, control=control, progress=progress)
+
+    def sample(
+        self,
+        draws: int = 1000,
+        *,
+        tune: int | None = None,
+        chains: int = 4,
+        seed: int | None = None,
+        engine: str | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Posterior:
+        """Draw from the posterior.
+
+        Gaussian models are sampled with the group effects and coefficients integrated out exactly and drawn
+        afterwards; other families, and ``engine="latent"``, run NUTS on the PyMC model of `to_pymc`.
+
+        Parameters
+        ----------
+        draws : int, default 1000
+            Draws per chain.
+        tune : int, optional
+            Warm-up steps per chain; chosen by the engine when absent.
+        chains : int, default 4
+            Chains.
+        seed : int, optional
+            Makes the draws reproducible, exactly.
+        engine : {"marginal", "latent"}, optional
+            Chosen by the model when absent.
+        progress : bool, default True
+            Show a progress bar.
+        **options : Any
+            Further options of `bayeslmm.bayes.sample.sample`.
+
+        Returns
+        -------
+        Posterior
+            Draws in a plain DataTree, with summaries and checks.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=200, seed=1, progress=False)
+        >>> post.data["posterior"]["beta"].shape
+        (4, 200, 1)
+        """
+        from bayeslmm.bayes.sample import sample
+
+        return sample(
+            self.design,
+            self.family,
+            self.priors,
+            kernel=self.kernel if self.family.is_gaussian_identity else None,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            engine=engine,
+            progress=progress,
+            **options,
+        )
+
+    def to_pymc(self) -> pm.Model:
+        """Return the textbook hierarchical model in PyMC, ready to be read, drawn and edited.
+
+        Returns
+        -------
+        pymc.Model
+            With named dims and coords.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> sorted(rv.name for rv in m.to_pymc().free_RVs)
+        ['Intercept', 'sd_Batch', 'sigma', 'z_Batch']
+        """
+        from bayeslmm.bayes.latent import build_pymc_model
+
+        return build_pymc_model(self.design, self.family, self.priors)
+
+    def to_bambi(self) -> bambi.Model:
+        """Hand the model over to bambi, where bambi can express it.
+
+        Returns
+        -------
+        bambi.Model
+            The same model.
+
+        Raises
+        ------
+        FormulaError
+            If bambi cannot express it, with the reason.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff")).to_bambi().formula.main
+        'Yield ~ 1 + (1|Batch)'
+        """
+        from bayeslmm.bayes.bambi import to_bambi
+
+        return to_bambi(self.design, self.family, self.priors)
+
+    def equation(self) -> Equation:
+        """Return the model in LaTeX, priors included.
+
+        Returns
+        -------
+        Equation
+            Renders in a notebook; `str()` gives the LaTeX source.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> "mathcal{N}" in str(blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff")).equation())
+        True
+        """
+        from bayeslmm.report.equation import equation
+
+        return equation(self.design, self.family, self.priors)
+
+    def __repr__(self) -> str:
+        from bayeslmm.report.model_card import model_text
+
+        return model_text(self)
+
+    def _repr_html_(self) -> str:
+        from bayeslmm.report.model_card import model_html
+
+        return model_html(self)
+
+
+def model(
+    formula: str | Formula,
+    data: Any,
+    family: str | Family = "gaussian",
+    *,
+    link: str | None = None,
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    priors: Mapping[str, Any] | None = None,
+) -> Model:
+    """Build a hierarchical model from a formula in lme4's language and a data frame.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        For example ``"lang ~ IQ + SES + (IQ | class)"``.
+    data : data frame
+        pandas, polars or pyarrow, or a mapping of names to columns.
+    family : str or Family, default "gaussian"
+        Response family.
+    link : str, optional
+        Link of the mean; the family's usual one when absent.
+    weights : str or array_like (n,), optional
+        Prior weights: a column name or an array. For Gaussian models the residual variance is sigma² / weight.
+    offset : str or array_like (n,), optional
+        Known part of the linear predictor; added to any `offset()` in the formula.
+    priors : mapping of str to Prior, optional
+        Keys: "Intercept" (of centred predictors), a coefficient's name, "beta" (all slopes), "sd" (every group SD),
+        "sd_class" (those of one factor), "sd_class[IQ]" (one), "corr" or "corr_class" (LKJ), "sigma".
+
+    Returns
+    -------
+    Model
+        Ready for `fit()` and `sample()`.
+
+    Raises
+    ------
+    FormulaError
+        If the formula cannot be read or names a column that is not there.
+    DataError
+        If the data cannot be used.
+    PriorError
+        If a prior names nothing in the model.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> schools = blm.datasets.load("nlschools")
+    >>> fit = blm.model("lang ~ IQ + GS + SES + COMB + (1 | class)", schools).fit()
+    >>> round(fit.criterion, 2)
+    15132.86
+    """
+    parsed = parse_formula(formula) if isinstance(formula, str) else formula
+    resolved = as_family(family, link)
+    design = build_design(parsed, data, weights=weights, offset=offset, family=resolved.name)
+    built = Model(design=design, family=resolved, user_priors=dict(priors or {}))
+    if priors:
+        built.priors  # noqa: B018  a wrong name is reported before any computing
+    return built
+
+
+def lmer(formula: str | Formula, data: Any, *, reml: bool = True, **options: Any) -> LmmFit:
+    """Fit a linear mixed model in one call, as lme4's `lmer` does.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        Model formula.
+    data : data frame
+        The data.
+    reml : bool, default True
+        REML; `False` for ML.
+    **options : Any
+        Passed to `model`: weights, offset.
+
+    Returns
+    -------
+    LmmFit
+        The fit.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+    >>> fit.fixef.round(3).to_dict()
+    {'Intercept': 251.405, 'Days': 10.467}
+    """
+    return model(formula, data, **options).fit(reml=reml)
