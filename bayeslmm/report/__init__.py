@@ -1,2 +1,1 @@
 """Results as tables, comparisons, plots, equations and reports."""
-

@@ -11,10 +11,10 @@ MOST_DECIMALS = 7
 SMALLEST_P = 2.2e-16
 
 
-def shared_decimals(values: Iterable[float], significant: int = 4, most: int = MOST_DECIMALS) -> int | None:
-    """Return the decimals at which the smallest number still shows `significant` digits.
-
-    Decimals that would be zero in every number are left out, as R does.
+def shared_decimals(
+    values: Iterable[float], significant: int = 4, most: int = MOST_DECIMALS, trim: bool = True
+) -> int | None:
+    """Return the decimals at which the smallest number still shows `significant` digits, as R does.
 
     Parameters
     ----------
@@ -24,6 +24,8 @@ def shared_decimals(values: Iterable[float], significant: int = 4, most: int = M
         Significant digits of the smallest number.
     most : int, default 7
         Upper limit.
+    trim : bool, default True
+        Leave out decimals that are zero in every number.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def shared_decimals(values: Iterable[float], significant: int = 4, most: int = M
         return None
     decimals = min(max(significant - 1 - exponent, 0), most)
     texts = [f"{magnitude:.{decimals}f}" for magnitude in magnitudes]
-    while decimals and all(text.endswith("0") for text in texts):
+    while trim and decimals and all(text.endswith("0") for text in texts):
         decimals -= 1
         texts = [text[:-1] for text in texts]
     return decimals

@@ -65,7 +65,8 @@ class VarCorr:
 
     Examples
     --------
-    >>> days = VarCorrEntry("Subject", ("Intercept", "Days"), np.array([24.74, 5.922]), np.array([[1, 0.07], [0.07, 1]]))
+    >>> corr = np.array([[1, 0.066], [0.066, 1]])
+    >>> days = VarCorrEntry("Subject", ("Intercept", "Days"), np.array([24.74, 5.922]), corr)
     >>> print(VarCorr((days,), 25.59))
      Groups   Name      Variance Std.Dev. Corr
      Subject  Intercept 612.07   24.740
