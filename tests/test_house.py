@@ -267,7 +267,7 @@ def split_contributing() -> tuple[str, str, str]:
 
 
 def test_the_map_names_every_module():
-    assert split_contributing()[1] == map_rows(), "run: python -m tests.test_house"
+    assert split_contributing()[1] == map_rows(), "run: uv run --group test python tests/test_house.py"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
