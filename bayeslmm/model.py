@@ -63,6 +63,11 @@ class Model:
         """The likelihood kernel: cross-products and the symbolic factorisation, computed once."""
         return LmmKernel.from_design(self.design)
 
+    @property
+    def storage(self) -> tuple[str, ...]:
+        """How each block of the likelihood kernel is stored, a line each; empty for other than Gaussian models."""
+        return tuple(map(str, self.kernel.blocks)) if self.family.is_gaussian_identity else ()
+
     @cached_property
     def priors(self) -> Priors:
         """Every prior in effect, defaults included; prints as a table."""

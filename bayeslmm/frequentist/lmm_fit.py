@@ -166,7 +166,7 @@ class LmmFit(Fit):
         entries = []
         for index, term in enumerate(self.design.terms):
             covariance = self.kernel.layout.covariances[index]
-            sd, corr = covariance.sd_corr(self.theta[self.kernel.layout.slices[index]])
+            sd, corr = covariance.sd_corr(self.theta[self.kernel.layout.theta_slices[index]])
             entries.append(
                 VarCorrEntry(
                     factor=term.factor,
@@ -221,7 +221,7 @@ class LmmFit(Fit):
         return tuple(
             i
             for i, covariance in enumerate(layout.covariances)
-            if np.abs(np.diagonal(covariance.Lambda(self.theta[layout.slices[i]]))).min() < 1e-4
+            if np.abs(np.diagonal(covariance.Lambda(self.theta[layout.theta_slices[i]]))).min() < 1e-4
         )
 
     @property

@@ -132,8 +132,7 @@ def on_boundary(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.bool_]
     ndarray (m,) of bool
         True at the bound.
     """
-    lower = layout.lower
-    return np.isfinite(lower) & (theta - lower < BOUNDARY)
+    return (theta - layout.lower < BOUNDARY) | (layout.upper - theta < BOUNDARY)
 
 
 def variance_parameters(
@@ -213,7 +212,7 @@ def parameter_names(design: Design, layout: Layout) -> tuple[tuple[str, ...], tu
 def _natural(layout: Layout, point: NDArray[np.float64]) -> NDArray[np.float64]:
     theta, sigma = point[:-1], point[-1]
     values: list[float] = []
-    for covariance, where in zip(layout.covariances, layout.slices, strict=True):
+    for covariance, where in zip(layout.covariances, layout.theta_slices, strict=True):
         sd, corr = covariance.sd_corr(theta[where])
         values += list(sigma * sd)
         if covariance.is_correlated:
