@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ class Comparison:
         """
         if self.flags:
             items = (
-                f"<li><b>{html.escape(flag.parameter)}</b> ({html.escape(flag.word)}): {html.escape(flag.sentence)}</li>"
+                f"<li><b>{html.escape(flag.parameter)}</b> ({flag.word}): {html.escape(flag.sentence)}</li>"
                 for flag in self.flags
             )
             body = f"<p>Where they disagree, and why:</p><ul>{''.join(items)}</ul>"
@@ -442,8 +442,8 @@ def _boundary(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if row.kind == "sd":
         return "boundary", (
             f"{engine} estimates {_short(row.estimate)}, the edge of what is possible, where a standard error has no "
-            f"meaning. The posterior holds {_percent(level)} between {between}: small values fit, and how small is up to "
-            "the prior."
+            f"meaning. The posterior holds {_percent(level)} between {between}: small values fit, and how small is up "
+            "to the prior."
         )
     if np.isnan(row.estimate):
         return "boundary", f"{engine} gives none, as one of its SDs is zero; the posterior lies between {between}."
@@ -459,8 +459,8 @@ def _few_groups(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if not (_on_boundary(row) or abs(row.shift) > SHIFT or row.sd > WIDER * row.se):
         return None
     return "few groups", (
-        f"it rests on {row.levels} levels of {row.factor}, so the {engine} interval is rough and the posterior leans on "
-        "its prior; try a second prior."
+        f"it rests on {row.levels} levels of {row.factor}, so the {engine} interval is rough and the posterior leans "
+        "on its prior; try a second prior."
     )
 
 
