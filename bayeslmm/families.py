@@ -1,4 +1,7 @@
-"""Response families and links: names, defaults, inverse links. One table, numpy only."""
+"""Response families and links: one table of log-likelihood, variance, deviance and random draws. Numpy only.
+
+The compiled twin of the log-likelihood, with its derivatives, is `bayeslmm.likelihood.families_jit`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from bayeslmm.errors import FormulaError, did_you_mean, listing
+from bayeslmm.errors import DataError, FormulaError, did_you_mean, listing
 
 Array = NDArray[np.float64]
 
@@ -75,6 +78,175 @@ LINKS: Mapping[str, Link] = MappingProxyType(
 )
 
 
+# --- the parts of each family: y, mu, phi (own parameter) and size (trials) broadcast against each other -----------------
+
+
+def _binomial_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    k = y * size
+    return _log_choose(size, k) + special.xlogy(k, mu) + special.xlog1py(size - k, -mu)
+
+
+def _log_choose(n: Array, k: Array) -> Array:
+    return special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+
+
+def _negative_binomial_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    rising = special.gammaln(y + phi) - special.gammaln(phi) - special.xlogy(y, phi)
+    return rising - special.gammaln(y + 1) + special.xlogy(y, mu) - (y + phi) * np.log1p(mu / phi)
+
+
+def _gaussian_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return -0.5 * np.log(2 * np.pi * phi**2) - 0.5 * ((y - mu) / phi) ** 2
+
+
+def _gamma_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return phi * np.log(phi / mu) - special.gammaln(phi) + (phi - 1) * np.log(y) - phi * y / mu
+
+
+def _inverse_gaussian_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return 0.5 * np.log(phi / (2 * np.pi * y**3)) - phi * (y - mu) ** 2 / (2 * mu**2 * y)
+
+
+def _beta_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    a, b = mu * phi, (1 - mu) * phi
+    return (a - 1) * np.log(y) + (b - 1) * np.log1p(-y) - special.betaln(a, b)
+
+
+def _beta_binomial_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    a, b = mu * phi, (1 - mu) * phi
+    k = y * size
+    return _log_choose(size, k) + special.betaln(k + a, size - k + b) - special.betaln(a, b)
+
+
+def _poisson_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return special.xlogy(y, mu) - mu - special.gammaln(y + 1)
+
+
+def _binomial_deviance(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return 2 * size * (special.xlogy(y, y / mu) + special.xlogy(1 - y, (1 - y) / (1 - mu)))
+
+
+def _negative_binomial_deviance(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    return 2 * (special.xlogy(y, y / mu) - (y + phi) * np.log((y + phi) / (mu + phi)))
+
+
+def _beta_deviance(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    """Twice the log-likelihood lost to the mean y with the same precision."""
+    return 2 * (_beta_loglik(y, y, phi, size) - _beta_loglik(y, mu, phi, size))
+
+
+def _beta_binomial_deviance(y: Array, mu: Array, phi: Array, size: Array) -> Array:
+    inside = np.clip(y, 1e-12, 1 - 1e-12)
+    return 2 * (_beta_binomial_loglik(y, inside, phi, size) - _beta_binomial_loglik(y, mu, phi, size))
+
+
+Part = Callable[[Array, Array, Array, Array], Array]
+Draw = Callable[[np.random.Generator, Array, Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One row of the table of families.
+
+    Parameters
+    ----------
+    links : tuple of str
+        The links that make sense, the default first.
+    parameter : str
+        Name of the family's own parameter, as in bambi; empty when it has none.
+    loglik, deviance : callable or None
+        Of (y, mu, phi, size), per row, constants included. None for families without a mean per row.
+    variance : callable or None
+        Var(y) of (mu, phi, size); for binomial families of the proportion.
+    draw : callable or None
+        Random responses from (rng, mu, phi, size); for binomial families proportions.
+    """
+
+    links: tuple[str, ...]
+    parameter: str = ""
+    loglik: Part | None = None
+    deviance: Part | None = None
+    variance: Callable[[Array, Array, Array], Array] | None = None
+    draw: Draw | None = None
+
+
+_PROBABILITY_LINKS = ("logit", "probit", "cloglog", "cauchit")
+_BINOMIAL_ROW = FamilyRow(
+    (*_PROBABILITY_LINKS, "log", "identity"),
+    "",
+    _binomial_loglik,
+    _binomial_deviance,
+    lambda mu, phi, size: mu * (1 - mu) / size,
+    lambda rng, mu, phi, size: rng.binomial(size.astype(np.int64), mu) / size,
+)
+FAMILIES: Mapping[str, FamilyRow] = MappingProxyType(
+    {
+        "gaussian": FamilyRow(
+            ("identity", "log", "inverse", "sqrt"),
+            "sigma",
+            _gaussian_loglik,
+            lambda y, mu, phi, size: (y - mu) ** 2,
+            lambda mu, phi, size: phi**2 + 0 * mu,
+            lambda rng, mu, phi, size: rng.normal(mu, phi),
+        ),
+        "bernoulli": _BINOMIAL_ROW,
+        "binomial": _BINOMIAL_ROW,
+        "poisson": FamilyRow(
+            ("log", "identity", "sqrt"),
+            "",
+            _poisson_loglik,
+            lambda y, mu, phi, size: 2 * (special.xlogy(y, y / mu) - (y - mu)),
+            lambda mu, phi, size: mu,
+            lambda rng, mu, phi, size: rng.poisson(mu).astype(np.float64),
+        ),
+        "gamma": FamilyRow(
+            ("log", "inverse", "identity"),
+            "alpha",
+            _gamma_loglik,
+            lambda y, mu, phi, size: 2 * ((y - mu) / mu - np.log(y / mu)),
+            lambda mu, phi, size: mu**2 / phi,
+            lambda rng, mu, phi, size: rng.gamma(phi, mu / phi),
+        ),
+        "inverse_gaussian": FamilyRow(
+            ("log", "inverse_squared", "inverse", "identity"),
+            "lam",
+            _inverse_gaussian_loglik,
+            lambda y, mu, phi, size: (y - mu) ** 2 / (mu**2 * y),
+            lambda mu, phi, size: mu**3 / phi,
+            lambda rng, mu, phi, size: rng.wald(mu, phi),
+        ),
+        "negativebinomial": FamilyRow(
+            ("log", "identity", "sqrt"),
+            "alpha",
+            _negative_binomial_loglik,
+            _negative_binomial_deviance,
+            lambda mu, phi, size: mu + mu**2 / phi,
+            lambda rng, mu, phi, size: rng.negative_binomial(phi, phi / (phi + mu)).astype(np.float64),
+        ),
+        "beta": FamilyRow(
+            (*_PROBABILITY_LINKS, "log"),
+            "kappa",
+            _beta_loglik,
+            _beta_deviance,
+            lambda mu, phi, size: mu * (1 - mu) / (1 + phi),
+            lambda rng, mu, phi, size: rng.beta(mu * phi, (1 - mu) * phi),
+        ),
+        "beta_binomial": FamilyRow(
+            _PROBABILITY_LINKS,
+            "kappa",
+            _beta_binomial_loglik,
+            _beta_binomial_deviance,
+            lambda mu, phi, size: mu * (1 - mu) * (1 + (size - 1) / (phi + 1)) / size,
+            lambda rng, mu, phi, size: rng.binomial(size.astype(np.int64), rng.beta(mu * phi, (1 - mu) * phi)) / size,
+        ),
+        "cumulative": FamilyRow(_PROBABILITY_LINKS, "threshold"),
+        "t": FamilyRow(("identity", "log"), "sigma"),
+    }
+)
+COUNTS = ("poisson", "negativebinomial")
+PROPORTIONS = ("bernoulli", "binomial", "beta_binomial")
+
+
 @dataclass(frozen=True)
 class Family:
     """A response family with its link.
@@ -100,6 +272,16 @@ class Family:
         """True where group effects can be integrated out exactly."""
         return self.name == "gaussian" and self.link == "identity"
 
+    @property
+    def row(self) -> FamilyRow:
+        """Its row of the table."""
+        return FAMILIES[self.name]
+
+    @property
+    def parameter(self) -> str:
+        """Name of the family's own parameter ("alpha", "kappa", "threshold" and so on); empty when it has none."""
+        return self.row.parameter
+
     def inverse_link(self, eta: Array) -> Array:
         """Return the mean for a linear predictor.
 
@@ -115,25 +297,192 @@ class Family:
         """
         return LINKS[self.link].inverse(np.asarray(eta))
 
+    def loglik(self, y: Array, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
+        """Return the log-likelihood of each row, constants included.
+
+        Parameters
+        ----------
+        y, mu : ndarray
+            Response and mean; for binomial families proportions.
+        phi : ndarray or float, default 1
+            The family's own parameter.
+        size : ndarray or float, default 1
+            Number of trials of binomial families.
+
+        Returns
+        -------
+        ndarray
+            Of the shape they broadcast to.
+
+        Examples
+        --------
+        >>> round(float(as_family("poisson").loglik(np.array(2.0), np.array(3.0))), 4)
+        -1.4959
+        """
+        return self._part("loglik")(*_arrays(y, mu, phi, size))
+
+    def deviance(self, y: Array, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
+        """Return the unit deviance of each row: twice the log-likelihood lost to a perfect mean, without the scale.
+
+        Parameters
+        ----------
+        y, mu, phi, size : ndarray or float
+            As for `loglik`.
+
+        Returns
+        -------
+        ndarray
+            Not negative.
+
+        Examples
+        --------
+        >>> float(as_family("gamma").deviance(np.array(2.0), np.array(2.0)))
+        0.0
+        """
+        return self._part("deviance")(*_arrays(y, mu, phi, size))
+
+    def variance(self, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
+        """Return the variance of a response (of a proportion, for binomial families).
+
+        Parameters
+        ----------
+        mu, phi, size : ndarray or float
+            As for `loglik`.
+
+        Returns
+        -------
+        ndarray
+            Positive.
+
+        Examples
+        --------
+        >>> float(as_family("negativebinomial").variance(np.array(2.0), 4.0))
+        3.0
+        """
+        return self._part("variance")(*_arrays(mu, phi, size))
+
+    def draw(
+        self, rng: np.random.Generator, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0
+    ) -> Array:
+        """Return random responses.
+
+        Parameters
+        ----------
+        rng : numpy Generator
+            Source.
+        mu, phi, size : ndarray or float
+            As for `loglik`.
+
+        Returns
+        -------
+        ndarray
+            Of the shape they broadcast to.
+
+        Examples
+        --------
+        >>> as_family("poisson").draw(np.random.default_rng(1), np.full(3, 2.0))
+        array([2., 3., 3.])
+        """
+        return self._part("draw")(rng, *np.broadcast_arrays(*_arrays(mu, phi, size)))
+
+    def _part(self, name: str) -> Callable[..., Array]:
+        part = getattr(self.row, name)
+        if part is None:
+            raise FormulaError(f"the family {self.name!r} has no {name} by mean: its responses are not single numbers.")
+        return part
+
     def __str__(self) -> str:
         return f"{self.name} ({self.link})"
 
 
-DEFAULT_LINKS: Mapping[str, str] = MappingProxyType(
-    {
-        "gaussian": "identity",
-        "bernoulli": "logit",
-        "binomial": "logit",
-        "poisson": "log",
-        "gamma": "log",
-        "inverse_gaussian": "log",
-        "negativebinomial": "log",
-        "beta": "logit",
-        "beta_binomial": "logit",
-        "cumulative": "logit",
-        "t": "identity",
-    }
-)
+def _arrays(*values: Array | float) -> tuple[Array, ...]:
+    return tuple(np.asarray(value, dtype=np.float64) for value in values)
+
+
+def check_response(family: Family, y: Array, trials: Array | None, name: str = "the response") -> None:
+    """Refuse responses that the family cannot produce.
+
+    Parameters
+    ----------
+    family : Family
+        The family.
+    y : ndarray (n,)
+        Response; for binomial families the proportion, for ordered ones category codes.
+    trials : ndarray (n,) or None
+        Number of trials.
+    name : str
+        What to call the response in the message.
+
+    Raises
+    ------
+    DataError
+        With the first offending row and the way out.
+
+    Examples
+    --------
+    >>> check_response(as_family("gamma"), np.array([1.0, 0.0]), None, "cost")
+    Traceback (most recent call last):
+    ...
+    bayeslmm.errors.DataError: cost must be positive for the family 'gamma'; 1 value is not, the first is 0 (row 1).
+      A two-part model (whether, and how much if at all) or a small constant added are the usual ways out.
+    """
+    if trials is not None:
+        _refuse(trials <= 0, trials, f"the number of trials of {name} must be positive", "", "Leave those rows out.")
+        count = y * trials
+        _refuse(
+            np.abs(count - np.round(count)) > 1e-6 * np.maximum(1.0, trials),
+            count,
+            f"the successes of {name} must be whole numbers",
+            "",
+            "A proportion needs its number of trials: prop(p, n), or weights=.",
+        )
+    of_family = f" for the family '{family.name}'"
+    whole = np.abs(y - np.round(y)) > 1e-8
+    if family.name in COUNTS:
+        _refuse((y < 0) | whole, y, f"{name} must be counts (0, 1, 2, ...)", of_family, "A rate needs offset=log(exposure).")
+    elif family.name in PROPORTIONS:
+        _refuse((y < 0) | (y > 1), y, f"{name} must lie between 0 and 1", of_family, "Write cbind(k, n - k) or prop(k, n).")
+        if trials is None:
+            _refuse(
+                whole, y, f"{name} must be 0 or 1", of_family, "A proportion needs its number of trials: prop(k, n)."
+            )
+        if np.all(y == y[0]) and y[0] in (0.0, 1.0):
+            raise DataError(
+                f"{name} has one class only: every value is {y[0]:.0f}. There is nothing to estimate.\n"
+                "  Was a filter applied to the rows, or the response coded the wrong way?"
+            )
+    elif family.name in ("gamma", "inverse_gaussian"):
+        remedy = "A two-part model (whether, and how much if at all) or a small constant added are the usual ways out."
+        _refuse(y <= 0, y, f"{name} must be positive", of_family, remedy)
+    elif family.name == "beta":
+        remedy = "Shrink the ends, for example (y (n - 1) + 0.5) / n, or model 0 and 1 apart."
+        _refuse((y <= 0) | (y >= 1), y, f"{name} must lie strictly between 0 and 1", of_family, remedy)
+    elif family.name == "cumulative":
+        _check_categories(y, name)
+
+
+def _check_categories(y: Array, name: str) -> None:
+    counts = np.bincount(y.astype(np.int64))
+    if len(counts) < 3:
+        raise DataError(f"{name} has {len(counts)} categories; an ordered model needs three. Use family='bernoulli'.")
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        raise DataError(
+            f"categories {listing(map(str, empty + 1))} of {name} never occur, so their thresholds cannot be estimated.\n"
+            "  Merge them with a neighbour, or drop unused categories."
+        )
+
+
+def _refuse(bad: NDArray[np.bool_], values: Array, sentence: str, tail: str, remedy: str) -> None:
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        verb = "value is" if len(rows) == 1 else "values are"
+        raise DataError(
+            f"{sentence}{tail}; {len(rows)} {verb} not, the first is {values[rows[0]]:g} (row {rows[0]}).\n  {remedy}"
+        )
+
+
+DEFAULT_LINKS: Mapping[str, str] = MappingProxyType({name: row.links[0] for name, row in FAMILIES.items()})
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -187,4 +536,7 @@ def as_family(family: str | Family, link: str | None = None) -> Family:
     if link not in LINKS:
         hint = did_you_mean(link, LINKS)
         raise FormulaError(f"there is no link {link!r}.\n  Links: {listing(LINKS, 40)}. {hint}".rstrip())
+    links = FAMILIES[name].links
+    if link not in links:
+        raise FormulaError(f"the family {name!r} has no link {link!r}.\n  Its links: {listing(links)}.")
     return Family(name, link)
