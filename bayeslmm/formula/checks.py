@@ -1,0 +1,184 @@
+"""What the data must allow before a model makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm.errors import DataError, FormulaError, underline
+
+if TYPE_CHECKING:
+    from bayeslmm.formula.design import GroupTerm
+
+Floats = NDArray[np.float64]
+
+RANK_TOLERANCE = 1e-7
+"""A column is dependent if less than this part of its length is left over by the columns before it (lme4's value)."""
+
+
+def independent_columns(X: Floats) -> NDArray[np.intp]:
+    """Find the columns that do not depend linearly on earlier ones.
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+        The columns.
+
+    Returns
+    -------
+    ndarray of intp
+        Positions kept, ascending; of a dependent set the earliest columns stay.
+
+    Examples
+    --------
+    >>> independent_columns(np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 1.0]])).tolist()
+    [0, 2]
+    """
+    kept = np.arange(X.shape[1])
+    length = np.sqrt(np.einsum("ij,ij->j", X, X))
+    scaled = X / np.where(length > 0, length, 1.0)
+    if _clearly_independent(scaled.T @ scaled) and X.shape[0] >= X.shape[1]:
+        return kept
+    triangle = np.linalg.qr(scaled, mode="r") if X.shape[0] > X.shape[1] else scaled
+    while kept.size:
+        diagonal = np.zeros(kept.size)
+        r = np.linalg.qr(triangle[:, kept], mode="r")
+        diagonal[: min(r.shape)] = np.abs(np.diag(r))
+        dependent = np.flatnonzero(diagonal < RANK_TOLERANCE)
+        if not dependent.size:
+            break
+        kept = np.delete(kept, dependent[0])
+    return kept
+
+
+def _clearly_independent(gram: Floats) -> bool:
+    """Cholesky of the correlation-like matrix: cheap, and safe far from the tolerance it cannot resolve."""
+    try:
+        return bool(np.diag(np.linalg.cholesky(gram)).min(initial=1.0) > 1e3 * RANK_TOLERANCE)
+    except np.linalg.LinAlgError:
+        return False
+
+
+def check_levels(term: GroupTerm) -> None:
+    """Refuse a grouping factor with a single level.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        A random term met by data.
+
+    Raises
+    ------
+    DataError
+        If all rows have one level.
+    """
+    if len(term.levels) < 2:
+        raise DataError(
+            f"grouping factor {term.factor!r} has one level ({term.levels[0]!r}); how effects vary among levels cannot "
+            f"be seen.\n  Leave {term.term} out."
+        )
+
+
+def check_distinct_effects(terms: Sequence[GroupTerm], text: str) -> None:
+    """Refuse an effect that varies by one factor in two terms.
+
+    Parameters
+    ----------
+    terms : sequence of GroupTerm
+        Random terms met by data.
+    text : str
+        The formula, for the caret.
+
+    Raises
+    ------
+    FormulaError
+        If the same effect of the same factor comes twice.
+    """
+    seen: dict[tuple[str, str], GroupTerm] = {}
+    for term in terms:
+        for effect in term.effects:
+            before = seen.setdefault((term.factor, effect), term)
+            if before is not term:
+                raise FormulaError(
+                    f"{effect} varies by {term.factor!r} in two terms, {before.term} and {term.term}\n"
+                    f"{underline(text, term.term.span)}\n"
+                    "  Their variances could not be told apart: take it out of one, e.g. (0 + x | group)."
+                )
+
+
+def check_residual(term: GroupTerm, weights: Floats | None) -> None:
+    """Refuse a random term that the residual of a Gaussian model cannot be told from.
+
+    With one row per level the variance of row i is z_i' T z_i + sigma^2 / w_i. If 1 / w is a combination of products
+    of the columns of Z, the same variance comes from T alone and from sigma alone.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        A random term met by data.
+    weights : ndarray (n,) or None
+        Prior weights.
+
+    Raises
+    ------
+    DataError
+        If every row has its own level and the two variances cannot be separated.
+    """
+    n, k = term.Z.shape
+    if len(term.levels) < n:
+        return
+    pairs = ((a, a) for a in range(k)) if term.term.covariance == "diag" else combinations_with_replacement(range(k), 2)
+    products = np.column_stack([term.Z[:, a] * term.Z[:, b] for a, b in pairs])
+    residual = np.ones(n) if weights is None else 1.0 / weights
+    fit = products @ np.linalg.lstsq(products, residual, rcond=None)[0]
+    if np.linalg.norm(residual - fit) < 1e-8 * np.linalg.norm(residual):
+        raise DataError(
+            f"every row has its own level of {term.factor!r} ({n} levels, {n} rows), so the variance of {term.term} "
+            "cannot be told from the residual variance.\n"
+            "  Group by something that repeats, or give known sampling variances through weights."
+        )
+
+
+def check_degrees_of_freedom(n: int, p: int) -> None:
+    """Refuse a Gaussian model without more rows than coefficients.
+
+    Parameters
+    ----------
+    n, p : int
+        Rows and coefficients.
+
+    Raises
+    ------
+    DataError
+        If nothing is left to estimate a variance from.
+    """
+    if n <= p:
+        raise DataError(
+            f"{n} row{'s' * (n != 1)} cannot support {p} coefficient{'s' * (p != 1)} and a variance.\n"
+            "  Use fewer terms or more data."
+        )
+
+
+def check_variation(y: Floats, offset: Floats | None, name: str) -> None:
+    """Refuse a response that does not vary.
+
+    Parameters
+    ----------
+    y : ndarray (n,)
+        The response.
+    offset : ndarray (n,) or None
+        The offset.
+    name : str
+        The response's name.
+
+    Raises
+    ------
+    DataError
+        If all values are equal.
+    """
+    if np.ptp(y if offset is None else y - offset) == 0:
+        raise DataError(f"the response {name!r} is {y[0]:g} in every row; there is no variation to explain.")

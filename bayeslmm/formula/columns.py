@@ -1,0 +1,303 @@
+"""Columns of model matrices: formulaic expands and codes the terms, over values that we computed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bayeslmm.errors import DataError, FormulaError, listing
+from bayeslmm.formula.frame import values_of
+from bayeslmm.formula.functions import State, Value, evaluate
+from bayeslmm.formula.grouping import as_categorical, relevel
+from bayeslmm.formula.syntax import (
+    Binary,
+    Call,
+    Group,
+    Name,
+    Node,
+    Number,
+    Sum,
+    parse_syntax,
+    quote,
+    render,
+    tokenize,
+)
+
+if TYPE_CHECKING:
+    from formulaic import ModelSpec
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How columns of data became numbers: levels of every categorical column, states of every stateful function.
+
+    Parameters
+    ----------
+    levels : mapping of str to tuple of str, or None
+        Per column used in an expression: its levels, or None for a numeric column.
+    states : mapping
+        What centring, scaling and bases learnt, by the text of their call.
+    """
+
+    levels: Mapping[str, tuple[str, ...] | None]
+    states: State = field(default_factory=dict, repr=False)
+
+    def values(self, frame: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Value]:
+        """Return columns of new data in the coding of the fitted data.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            New data, without missing values.
+        names : tuple of str
+            Columns.
+
+        Returns
+        -------
+        dict of str to ndarray (n,) or Categorical
+            The values.
+
+        Raises
+        ------
+        DataError
+            If a column holds text where it held numbers, or a level the fitted data did not have.
+        """
+        return {name: self._value(frame[name], name) for name in names}
+
+    def _value(self, series: pd.Series, name: str) -> Value:
+        value = values_of(series, name)
+        levels = self.levels[name]
+        if levels is not None:
+            if not isinstance(value, pd.Categorical):
+                value = as_categorical(value)
+            return relevel(value, levels, name)
+        if isinstance(value, pd.Categorical):
+            raise DataError(f"column {name!r} held numbers in the fitted data and holds text or categories here.")
+        return value
+
+
+def learn(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Coding, dict[str, Value]]:
+    """Read columns of the data to be fitted.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Data without missing values.
+    names : tuple of str
+        Columns used in expressions.
+
+    Returns
+    -------
+    coding : Coding
+        How to read the same columns of new data.
+    values : dict of str to ndarray (n,) or Categorical
+        The values.
+
+    Examples
+    --------
+    >>> coding, values = learn(pd.DataFrame({"f": ["b", "a"]}), ("f",))
+    >>> coding.levels
+    {'f': ('a', 'b')}
+    """
+    values = {name: values_of(frame[name], name) for name in names}
+    levels = {
+        name: tuple(value.categories) if isinstance(value, pd.Categorical) else None for name, value in values.items()
+    }
+    return Coding(levels), values
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A model matrix and what is needed to build it again from other rows.
+
+    Parameters
+    ----------
+    values : ndarray (n, k)
+        The columns.
+    names : tuple of str
+        Their names, as formulaic gives them.
+    recipe : Recipe
+        How they were made.
+    """
+
+    values: Floats
+    names: tuple[str, ...]
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Terms of a right-hand side and formulaic's record of how it coded them.
+
+    Parameters
+    ----------
+    text : str
+        The right-hand side, intercept rule first, without `.`.
+    atoms : mapping of str to Node
+        Label of each factor and the expression behind it.
+    spec : ModelSpec
+        formulaic's record.
+    """
+
+    text: str
+    atoms: Mapping[str, Node] = field(repr=False)
+    spec: ModelSpec = field(repr=False)
+
+    def apply(self, values: Mapping[str, Value], states: State, n: int) -> Floats:
+        """Build the same columns from other rows.
+
+        Parameters
+        ----------
+        values : mapping of str to ndarray (n,) or Categorical
+            Columns in the coding of the fitted data.
+        states : mapping
+            What stateful functions learnt.
+        n : int
+            Rows.
+
+        Returns
+        -------
+        ndarray (n, k)
+            The columns.
+        """
+        matrix = _materialise(self.spec, self.atoms, values, states, n, self.text)
+        return _as_floats(matrix, tuple(self.spec.column_names), n)
+
+
+def model_matrix(text: str, values: Mapping[str, Value], states: State, n: int) -> Matrix:
+    """Build the columns of a right-hand side.
+
+    Parameters
+    ----------
+    text : str
+        Right-hand side, intercept rule first, `.` already expanded.
+    values : mapping of str to ndarray (n,) or Categorical
+        Columns of the data.
+    states : mapping
+        Filled with what stateful functions learn.
+    n : int
+        Rows.
+
+    Returns
+    -------
+    Matrix
+        Values, names and recipe.
+
+    Raises
+    ------
+    DataError
+        If a function gives numbers that are not finite, or a basis cannot be computed.
+
+    Examples
+    --------
+    >>> model_matrix("1 + x", {"x": np.array([1.0, 2.0])}, {}, 2).names
+    ('Intercept', 'x')
+    """
+    from formulaic import Formula
+    from formulaic.parser import DefaultFormulaParser
+
+    atoms: dict[str, Node] = {}
+    handed = _to_formulaic(parse_syntax(text), atoms)
+    terms = Formula(handed, _parser=DefaultFormulaParser(include_intercept=False))
+    matrix = _materialise(terms, atoms, values, states, n, text)
+    spec = matrix.model_spec
+    names = tuple(spec.column_names)
+    return Matrix(_as_floats(matrix, names, n), names, Recipe(text, atoms, spec))
+
+
+def _to_formulaic(node: Node, atoms: dict[str, Node]) -> str:
+    """Return terms for formulaic in which every factor is a quoted name, so that it computes nothing itself."""
+    match node:
+        case Number(digits):
+            return digits
+        case Name() | Call():
+            name = render(node, quoted=False)
+            atoms[name] = node
+            return f"`{name}`"
+        case Group(inner):
+            return f"({_to_formulaic(inner, atoms)})"
+        case Sum(parts):
+            rest = "".join(f" {sign} {_to_formulaic(part, atoms)}" for sign, part in parts[1:])
+            return _to_formulaic(parts[0][1], atoms) + rest
+        case Binary(operator, left, right):
+            return f"{_to_formulaic(left, atoms)} {operator} {_to_formulaic(right, atoms)}"
+    raise AssertionError(node)  # check_terms let only the above through
+
+
+def _materialise(
+    terms: Any, atoms: Mapping[str, Node], values: Mapping[str, Value], states: State, n: int, text: str
+) -> Any:
+    from formulaic.errors import DataMismatchWarning
+    from formulaic.materializers import PandasMaterializer
+
+    context = {name: _as_factor(evaluate(node, values, states, text), n) for name, node in atoms.items()}
+    materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=context)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataMismatchWarning)
+        return materializer.get_model_matrix(terms, output="numpy", na_action="ignore")
+
+
+def _as_factor(value: Any, n: int) -> Any:
+    """Give formulaic numbers as float64 and constants as full columns."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.astype(np.float64, copy=False)
+        return np.full(n, value[0]) if value.shape != (n,) else value
+    return value
+
+
+def _as_floats(matrix: Any, names: tuple[str, ...], n: int) -> Floats:
+    values = np.ascontiguousarray(np.asarray(matrix).reshape(n, len(names)), dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = {name: int(count) for name, count in zip(names, (~np.isfinite(values)).sum(axis=0), strict=True) if count}
+        shown = listing(f"{name} ({count} row{'s' * (count != 1)})" for name, count in bad.items())
+        raise DataError(
+            f"not a finite number: {shown}.\n"
+            "  A function was taken outside its domain, such as log() of zero or less. Correct the column, or set the\n"
+            "  values to NaN to leave the rows out."
+        )
+    return values
+
+
+def expand_dot(text: str, names: tuple[str, ...]) -> str:
+    """Write out `.` in a right-hand side.
+
+    Parameters
+    ----------
+    text : str
+        Right-hand side.
+    names : tuple of str
+        Columns that `.` stands for.
+
+    Returns
+    -------
+    str
+        The same without `.`.
+
+    Raises
+    ------
+    FormulaError
+        If there is a `.` and no column is left for it.
+
+    Examples
+    --------
+    >>> expand_dot("1 + . - b", ("a", "b"))
+    '1 + (a + b) - b'
+    """
+    tokens = tokenize(text)
+    dots = [token.span for token in tokens if token.text == "."]
+    if not dots:
+        return text
+    if not names:
+        raise FormulaError("'.' stands for the columns not used elsewhere in the formula, and none is left.")
+    written = f"({' + '.join(map(quote, names))})"
+    for start, stop in reversed(dots):
+        text = text[:start] + written + text[stop:]
+    return text

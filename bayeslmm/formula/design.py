@@ -1,0 +1,700 @@
+"""A formula met by data: the one middle object that feeds every engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from bayeslmm.errors import DataError, DataWarning, listing
+from bayeslmm.formula import checks
+from bayeslmm.formula.columns import Coding, Recipe, expand_dot, learn, model_matrix
+from bayeslmm.formula.frame import (
+    Rows,
+    Table,
+    check_weights,
+    complete_rows,
+    named_column,
+    numbers,
+    read_table,
+    row_values,
+)
+from bayeslmm.formula.functions import State, evaluate
+from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
+from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
+from bayeslmm.formula.response import Response, read_response
+from bayeslmm.formula.syntax import parse_syntax, quote
+from bayeslmm.formula.terms import Covariance, Formula, RandomTerm
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupTerm:
+    """A random term met by data.
+
+    Parameters
+    ----------
+    term : RandomTerm
+        What it means.
+    effects : tuple of str, length k
+        Names of the effects; the intercept is called ``"Intercept"``.
+    Z : ndarray (n, k)
+        Their columns.
+    codes : ndarray (n,) of int32
+        Level of each row; J, J + 1, ... for levels in `new_levels`.
+    levels : tuple of str, length J
+        Levels of the fitted data.
+    new_levels : tuple of str
+        Levels that only new data have.
+    """
+
+    term: RandomTerm
+    effects: tuple[str, ...]
+    Z: Floats = field(repr=False)
+    codes: Codes = field(repr=False)
+    levels: tuple[str, ...] = field(repr=False)
+    new_levels: tuple[str, ...] = ()
+
+    @property
+    def factor(self) -> str:
+        """Name of the grouping factor."""
+        return self.term.factor
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """All random terms of one grouping factor.
+
+    Parameters
+    ----------
+    name : str
+        The factor.
+    levels : tuple of str, length J
+        Levels of the fitted data.
+    codes : ndarray (n,) of int32
+        Level of each row.
+    term_indices : tuple of int
+        Which of `Design.terms` they are.
+    effects : tuple of str, length K
+        Effects of all terms.
+    Z : ndarray (n, K)
+        Their columns.
+    new_levels : tuple of str
+        Levels that only new data have.
+    """
+
+    name: str
+    levels: tuple[str, ...] = field(repr=False)
+    codes: Codes = field(repr=False)
+    term_indices: tuple[int, ...]
+    effects: tuple[str, ...]
+    Z: Floats = field(repr=False)
+    new_levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What the fitted data taught about coding; enough to build the same columns from other rows.
+
+    Parameters
+    ----------
+    coding : Coding
+        Levels and states of the right-hand side.
+    response_states : mapping
+        States of stateful functions in the response.
+    fixed : Recipe
+        Columns of X before dependent ones were dropped.
+    kept : ndarray of intp
+        Columns of X that were kept.
+    random : tuple of Recipe
+        Columns of Z, one per term.
+    names : tuple of str
+        Columns used in expressions of the right-hand side, offsets included.
+    weights, offset : str or None
+        Columns named by the arguments.
+    offset_was_array : bool
+        Whether the offset argument was numbers, which new data cannot provide.
+    family : str or None
+        Family of the response.
+    """
+
+    coding: Coding
+    response_states: State
+    fixed: Recipe
+    kept: NDArray[np.intp]
+    random: tuple[Recipe, ...]
+    names: tuple[str, ...]
+    weights: str | None
+    offset: str | None
+    offset_was_array: bool
+    family: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Design:
+    """A formula met by data.
+
+    Parameters
+    ----------
+    formula : Formula
+        The formula.
+    y : ndarray (n,) or None
+        Response; the proportion of successes where there are trials, codes where there are categories; None for new
+        data without response.
+    X : ndarray (n, p)
+        Columns of the coefficients, in C order.
+    coef_names : tuple of str, length p
+        Their names.
+    terms : tuple of GroupTerm
+        Random terms in the order written.
+    weights : ndarray (n,) or None
+        Prior weights: the variance of a row is sigma^2 / weight.
+    offset : ndarray (n,) or None
+        Sum of all offsets, in units of the linear predictor.
+    rows : ndarray (n,) of intp
+        Positions of the rows kept in the caller's frame.
+    n_total : int
+        Rows of the caller's frame.
+    missing : dict of str to int
+        Rows missing per column.
+    dropped_columns : tuple of str
+        Columns of X left out because they depend on earlier ones.
+    response_name : str
+        The left-hand side.
+    data : DataFrame
+        Columns the formula uses, as given, rows kept, numbered from 0.
+    trials : ndarray (n,) or None
+        Trials of a binomial response.
+    response_levels : tuple of str
+        Categories of a categorical or binary response.
+
+    Examples
+    --------
+    >>> data = {"y": [1.0, 2.0, 3.0, 5.0], "x": [0, 1, 0, 1], "g": ["a", "a", "b", "b"]}
+    >>> design = build_design("y ~ x + (1 | g)", data)
+    >>> design.coef_names, design.terms[0].levels
+    (('Intercept', 'x'), ('a', 'b'))
+    """
+
+    formula: Formula
+    y: Floats | None
+    X: Floats
+    coef_names: tuple[str, ...]
+    terms: tuple[GroupTerm, ...]
+    weights: Floats | None
+    offset: Floats | None
+    rows: NDArray[np.intp]
+    n_total: int
+    missing: Mapping[str, int]
+    dropped_columns: tuple[str, ...]
+    response_name: str
+    data: pd.DataFrame
+    encoder: Encoder
+    trials: Floats | None = None
+    response_levels: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Rows kept."""
+        return self.X.shape[0]
+
+    @cached_property
+    def factors(self) -> tuple[Factor, ...]:
+        """Grouping factors in order of first appearance, the terms of each merged."""
+        names = dict.fromkeys(term.factor for term in self.terms)
+        return tuple(self._factor(name) for name in names)
+
+    def _factor(self, name: str) -> Factor:
+        indices = tuple(index for index, term in enumerate(self.terms) if term.factor == name)
+        terms = [self.terms[index] for index in indices]
+        return Factor(
+            name=name,
+            levels=terms[0].levels,
+            codes=terms[0].codes,
+            term_indices=indices,
+            effects=tuple(effect for term in terms for effect in term.effects),
+            Z=terms[0].Z if len(terms) == 1 else np.ascontiguousarray(np.hstack([term.Z for term in terms])),
+            new_levels=terms[0].new_levels,
+        )
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{factor.name} {len(factor.levels)}" for factor in self.factors)
+        dropped = f", {self.n_total - self.n} dropped" if self.n_total > self.n else ""
+        levels = f"; levels: {groups}" if groups else ""
+        return f"Design({self.formula.text!r}: {self.n} rows{dropped}, {len(self.coef_names)} coefficients{levels})"
+
+    def at(
+        self,
+        new_data: Any,
+        *,
+        weights: str | ArrayLike | None = None,
+        offset: str | ArrayLike | None = None,
+        na: Literal["error", "drop"] = "error",
+    ) -> Design:
+        """Return the design of other rows in the same coding.
+
+        Parameters
+        ----------
+        new_data : data frame or mapping
+            Columns of the right-hand side; the response is read where it is there.
+        weights, offset : str or array, optional
+            As in `build_design`; columns named when the model was built are used again.
+        na : {"error", "drop"}, default "error"
+            What to do with rows with missing values.
+
+        Returns
+        -------
+        Design
+            Unseen levels of a grouping factor get codes J, J + 1, ... and are listed in `new_levels`.
+
+        Raises
+        ------
+        DataError
+            If a column is not there, a value is missing, or a category was not in the fitted data.
+
+        Examples
+        --------
+        >>> data = {"y": [1.0, 2.0, 3.0, 5.0], "x": [0, 1, 0, 1], "g": ["a", "a", "b", "b"]}
+        >>> design = build_design("y ~ x + (1 | g)", data)
+        >>> design.at({"x": [2], "g": ["c"]}).terms[0].new_levels
+        ('c',)
+        """
+        if na not in ("error", "drop"):
+            raise DataError(f"na={na!r} is neither 'error' nor 'drop'.")
+        return _at(self, read_table(new_data), weights, offset, na)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        y: ArrayLike,
+        X: ArrayLike,
+        terms: Sequence[tuple[Any, ...]],
+        *,
+        weights: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        coef_names: Sequence[str] | None = None,
+    ) -> Design:
+        """Build a design from matrices instead of a formula, as MATLAB's `fitlmematrix` does.
+
+        Parameters
+        ----------
+        y : array (n,)
+            Response.
+        X : array (n, p)
+            Columns of the coefficients; include a column of ones for an intercept.
+        terms : sequence of tuple
+            ``(Z, groups)``, ``(Z, groups, name)`` or ``(Z, groups, name, covariance)`` with Z (n,) or (n, k), the
+            group of each row (n,), a name of the factor and ``"us"``, ``"diag"``, ``"cs"`` or ``"ar1"``.
+        weights, offset : array (n,), optional
+            As in `build_design`.
+        coef_names : sequence of str, length p, optional
+            Names of the columns of X; by default ``Intercept`` for a column of ones, ``x1``, ``x2``, ... otherwise.
+
+        Returns
+        -------
+        Design
+            The design. Its `at` takes a frame with the columns named in `coef_names`, `terms[i].effects` and the
+            factors.
+
+        Raises
+        ------
+        DataError
+            If shapes or names do not fit.
+
+        Examples
+        --------
+        >>> design = Design.from_arrays([1.0, 2.0, 4.0, 3.0], np.ones((4, 1)), [(np.ones(4), [1, 1, 2, 2])])
+        >>> design.coef_names, design.factors[0].name
+        (('Intercept',), 'g1')
+        """
+        return _from_arrays(y, X, terms, weights, offset, coef_names)
+
+
+def build_design(
+    formula: Formula | str,
+    data: Any,
+    *,
+    weights: str | ArrayLike | None = None,
+    offset: str | ArrayLike | None = None,
+    family: Any = None,
+) -> Design:
+    """Let a formula meet data.
+
+    Parameters
+    ----------
+    formula : Formula or str
+        The formula.
+    data : data frame or mapping
+        pandas, polars or pyarrow, or a mapping of names to arrays.
+    weights : str or array (n_total,), optional
+        Prior weights: the variance of a row is sigma^2 / weight. For a binomial response given as a proportion they
+        are the numbers of trials.
+    offset : str or array (n_total,), optional
+        Added to the linear predictor, beside every `offset()` of the formula.
+    family : str or Family, optional
+        Shapes the response; gaussian, or binomial for `cbind()` and `prop()`, when absent.
+
+    Returns
+    -------
+    Design
+        The rows without missing values, coded.
+
+    Raises
+    ------
+    FormulaError
+        If the formula cannot be read or names an unknown column.
+    DataError
+        If the data do not fit the formula.
+
+    Warns
+    -----
+    DataWarning
+        If columns of X depend on earlier ones; they are dropped and named.
+
+    Examples
+    --------
+    >>> data = {"y": [1.0, 2.0, 3.0, 5.0], "x": [0, 1, 0, 1], "g": ["a", "a", "b", "b"]}
+    >>> build_design("y ~ x + (1 | g)", data)
+    Design('y ~ x + (1 | g)': 4 rows, 2 coefficients; levels: g 2)
+    """
+    formula = parse_formula(formula) if isinstance(formula, str) else formula
+    family_name = None if family is None else str(getattr(family, "name", family))
+    table = read_table(data)
+    if table.n_rows == 0:
+        raise DataError("the data have no rows.")
+    known_columns(formula, table.names)
+    weights_name = named_column(weights, "weights", table.names)
+    offset_name = named_column(offset, "offset", table.names)
+    fixed = _expand_fixed(formula, table, weights_name, offset_name)
+
+    right_names = _right_names(fixed, formula)
+    response_names = side_names(formula.response)
+    extra = [name for name in (weights_name, offset_name) if name is not None]
+    used = dict.fromkeys((*response_names, *right_names, *_group_names(formula), *extra))
+    arrays = {
+        "weights": row_values(weights, "weights", table.n_rows),
+        "offset": row_values(offset, "offset", table.n_rows),
+    }
+    frame, rows = _kept(table.select(used), arrays)
+
+    coding, values = learn(frame, right_names)
+    matrix = model_matrix(fixed, values, coding.states, len(frame))
+    terms, recipes = _group_terms(formula, frame, values, coding.states)
+    row_weights = _argument(arrays["weights"], weights_name, "weights", frame, rows)
+    if row_weights is not None:
+        check_weights(row_weights)
+    row_offset = _total_offset(
+        formula, values, coding.states, _argument(arrays["offset"], offset_name, "offset", frame, rows)
+    )
+    response_coding, response_values = learn(frame, response_names)
+    response = read_response(
+        formula.response, response_values, response_coding.states, family_name, trials=row_weights
+    )
+    if response.trials is row_weights:
+        row_weights = None
+
+    kept = checks.independent_columns(matrix.values)
+    encoder = Encoder(
+        coding=coding,
+        response_states=response_coding.states,
+        fixed=matrix.recipe,
+        kept=kept,
+        random=recipes,
+        names=right_names,
+        weights=weights_name,
+        offset=offset_name,
+        offset_was_array=arrays["offset"] is not None,
+        family=family_name,
+    )
+    design = Design(
+        formula=formula,
+        y=response.y,
+        X=matrix.values if len(kept) == len(matrix.names) else np.ascontiguousarray(matrix.values[:, kept]),
+        coef_names=tuple(matrix.names[index] for index in kept),
+        terms=terms,
+        weights=row_weights,
+        offset=row_offset,
+        rows=rows.kept,
+        n_total=rows.n_total,
+        missing=rows.missing,
+        dropped_columns=tuple(name for index, name in enumerate(matrix.names) if index not in set(kept.tolist())),
+        response_name=formula.response,
+        data=frame,
+        encoder=encoder,
+        trials=response.trials,
+        response_levels=response.levels,
+    )
+    _check(design)
+    return design
+
+
+def _expand_fixed(formula: Formula, table: Table, *arguments: str | None) -> str:
+    elsewhere = {*formula_names(formula), *arguments}
+    return expand_dot(formula.fixed, tuple(name for name in table.names if name not in elsewhere))
+
+
+def _right_names(fixed: str, formula: Formula) -> tuple[str, ...]:
+    sides = (fixed, *(term.columns for term in formula.random), *formula.offsets)
+    return tuple(dict.fromkeys(name for side in sides for name in side_names(side)))
+
+
+def _group_names(formula: Formula) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for term in formula.random for name in term.group))
+
+
+def _kept(frame: pd.DataFrame, arrays: Mapping[str, Floats | None]) -> tuple[pd.DataFrame, Rows]:
+    """Drop rows with missing values."""
+    rows = complete_rows(frame, arrays)
+    if not len(rows.kept):
+        shown = listing(f"{name} {count}" for name, count in rows.missing.items())
+        raise DataError(f"every one of the {rows.n_total} rows has a missing value.\n  Missing: {shown}.")
+    return (frame if rows.all_kept else frame.take(rows.kept).reset_index(drop=True)), rows
+
+
+def _argument(
+    array: Floats | None, name: str | None, role: Literal["weights", "offset"], frame: pd.DataFrame, rows: Rows
+) -> Floats | None:
+    if name is not None:
+        return numbers(frame[name], role)
+    return None if array is None else array[rows.kept]
+
+
+def _total_offset(
+    formula: Formula, values: Mapping[str, Any], states: State, argument: Floats | None
+) -> Floats | None:
+    """Add up every offset of the formula and the argument."""
+    total = argument
+    for text in formula.offsets:
+        value = evaluate(parse_syntax(text), values, states, text)
+        if not isinstance(value, np.ndarray) or value.ndim != 1:
+            raise DataError(f"offset({text}) must be one column of numbers.")
+        if not np.isfinite(value).all():
+            raise DataError(f"offset({text}) is not a finite number in {np.count_nonzero(~np.isfinite(value))} rows.")
+        total = value.astype(np.float64) if total is None else total + value
+    return total
+
+
+def _group_terms(
+    formula: Formula, frame: pd.DataFrame, values: Mapping[str, Any], states: State
+) -> tuple[tuple[GroupTerm, ...], tuple[Recipe, ...]]:
+    columns = {name: _group_column(frame[name], name) for name in _group_names(formula)}
+    factors = {
+        term.group: joint_levels([columns[name] for name in term.group], term.factor) for term in formula.random
+    }
+    matrices = {
+        text: model_matrix(text, values, states, len(frame))
+        for text in dict.fromkeys(term.columns for term in formula.random)
+    }
+    terms = []
+    for term in formula.random:
+        matrix, levels = matrices[term.columns], factors[term.group]
+        terms.append(GroupTerm(term, matrix.names, matrix.values, levels.codes, levels.labels))
+    return tuple(terms), tuple(matrices[term.columns].recipe for term in formula.random)
+
+
+def _group_column(series: pd.Series, name: str) -> Levels:
+    if pd.api.types.is_float_dtype(series.dtype):
+        values = series.to_numpy(dtype=np.float64)
+        broken = int(np.count_nonzero(values != np.floor(values)))
+        if broken or np.isinf(values).any():
+            example = values[np.argmax(values != np.floor(values))] if broken else np.inf
+            raise DataError(
+                f"grouping factor {name!r} holds numbers that are not whole, e.g. {example:g}.\n"
+                "  A grouping factor names groups: make it text, integers or categories."
+            )
+    return factorise(series)
+
+
+def _check(design: Design) -> None:
+    """Refuse data that leave something undetermined; warn about dropped columns."""
+    for term in design.terms:
+        checks.check_levels(term)
+    checks.check_distinct_effects(design.terms, design.formula.text)
+    if design.trials is None:
+        checks.check_variation(_known(design.y), design.offset, design.response_name)
+    if design.encoder.family in (None, "gaussian") and design.trials is None:
+        checks.check_degrees_of_freedom(*design.X.shape)
+        for term in design.terms:
+            checks.check_residual(term, design.weights)
+    if design.dropped_columns:
+        warnings.warn(
+            f"{len(design.dropped_columns)} column{'s' * (len(design.dropped_columns) != 1)} of X dropped, "
+            f"being linear combinations of earlier ones: {listing(design.dropped_columns)}.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _known(y: Floats | None) -> Floats:
+    assert y is not None
+    return y
+
+
+def _at(
+    design: Design,
+    table: Table,
+    weights: str | ArrayLike | None,
+    offset: str | ArrayLike | None,
+    na: Literal["error", "drop"],
+) -> Design:
+    encoder, formula = design.encoder, design.formula
+    weights = encoder.weights if weights is None and encoder.weights in table.names else weights
+    offset = encoder.offset if offset is None else offset
+    if offset is None and encoder.offset_was_array:
+        raise DataError(
+            "the model was built with an offset given as numbers, which new data do not have.\n"
+            "  Give the offset as a column name, or as offset(x) in the formula; or pass offset= here."
+        )
+    needed = dict.fromkeys((*encoder.names, *_group_names(formula)))
+    absent = [name for name in needed if name not in table.names]
+    if absent:
+        raise DataError(
+            f"the new data have no column{'s' * (len(absent) > 1)} {listing(map(repr, absent))}.\n"
+            f"  Needed: {listing(needed)}."
+        )
+    weights_name = named_column(weights, "weights", table.names)
+    offset_name = named_column(offset, "offset", table.names)
+    extra = [name for name in (weights_name, offset_name) if name is not None]
+    arrays = {
+        "weights": row_values(weights, "weights", table.n_rows),
+        "offset": row_values(offset, "offset", table.n_rows),
+    }
+    frame = table.select(dict.fromkeys((*needed, *extra)))
+    rows = complete_rows(frame, arrays)
+    if rows.missing and na == "error":
+        shown = listing(f"{name} ({count} row{'s' * (count != 1)})" for name, count in rows.missing.items())
+        raise DataError(f"the new data have missing values: {shown}.\n  na='drop' leaves these rows out.")
+    frame = frame if rows.all_kept else frame.take(rows.kept).reset_index(drop=True)
+
+    n = len(frame)
+    states = encoder.coding.states
+    values = encoder.coding.values(frame, encoder.names)
+    X = encoder.fixed.apply(values, states, n)
+    row_weights = _argument(arrays["weights"], weights_name, "weights", frame, rows)
+    response, frame = _new_response(design, table, frame, rows, row_weights)
+    if response is not None and response.trials is row_weights:
+        row_weights = None
+    return replace(
+        design,
+        y=None if response is None else response.y,
+        X=X if X.shape[1] == len(encoder.kept) else np.ascontiguousarray(X[:, encoder.kept]),
+        terms=_terms_at(design, frame, values, n),
+        weights=row_weights if row_weights is None else check_weights(row_weights),
+        offset=_total_offset(
+            formula, values, states, _argument(arrays["offset"], offset_name, "offset", frame, rows)
+        ),
+        rows=rows.kept,
+        n_total=rows.n_total,
+        missing=rows.missing,
+        data=frame,
+        trials=None if response is None else response.trials,
+    )
+
+
+def _terms_at(design: Design, frame: pd.DataFrame, values: Mapping[str, Any], n: int) -> tuple[GroupTerm, ...]:
+    states = design.encoder.coding.states
+    columns = {name: _group_column(frame[name], name) for name in _group_names(design.formula)}
+    terms = []
+    for term, recipe in zip(design.terms, design.encoder.random, strict=True):
+        found = joint_levels([columns[name] for name in term.term.group], term.factor)
+        codes, unseen = match(found, term.levels)
+        terms.append(replace(term, Z=recipe.apply(values, states, n), codes=codes, new_levels=unseen))
+    return tuple(terms)
+
+
+def _new_response(
+    design: Design, table: Table, frame: pd.DataFrame, rows: Rows, weights: Floats | None
+) -> tuple[Response | None, pd.DataFrame]:
+    """Read the response of new data where all of it is there."""
+    names = side_names(design.formula.response)
+    if not all(name in table.names for name in names):
+        return None, frame
+    columns = table.select(names).take(rows.kept).reset_index(drop=True)
+    frame = pd.concat([columns, frame.drop(columns=[name for name in names if name in frame])], axis=1)
+    if columns.isna().to_numpy().any():
+        return None, frame
+    _, values = learn(columns, names)
+    response = read_response(
+        design.formula.response, values, design.encoder.response_states, design.encoder.family, trials=weights
+    )
+    return _in_fitted_levels(response, design), frame
+
+
+def _in_fitted_levels(response: Response, design: Design) -> Response:
+    """Express a categorical response in the categories of the fitted data."""
+    if not design.response_levels or response.levels == design.response_levels:
+        return response
+    found = Levels(response.y.astype(np.int32), response.levels)
+    codes, unseen = match(found, design.response_levels)
+    if unseen:
+        raise DataError(
+            f"the response {design.response_name!r} holds {listing(map(repr, unseen))}, which the fitted data did not."
+        )
+    return replace(response, y=codes.astype(np.float64), levels=design.response_levels)
+
+
+def _from_arrays(
+    y: ArrayLike,
+    X: ArrayLike,
+    terms: Sequence[tuple[Any, ...]],
+    weights: ArrayLike | None,
+    offset: ArrayLike | None,
+    coef_names: Sequence[str] | None,
+) -> Design:
+    matrix = _matrix(X, "X")
+    columns: dict[str, Any] = {"y": np.asarray(y, dtype=np.float64)}
+    names = list(coef_names) if coef_names is not None else _default_names(matrix, "x")
+    _add_columns(columns, matrix, names, "coef_names")
+    random = []
+    for position, entry in enumerate(terms, start=1):
+        Z, groups, factor, covariance = (*entry, *(f"g{position}", "us")[len(entry) - 2 :])
+        block = _matrix(Z, f"Z of term {position}")
+        effects = _default_names(block, f"z{position}_")
+        _add_columns(columns, block, effects, f"effects of term {position}")
+        _add_columns(columns, np.asarray(groups).reshape(-1, 1), [factor], f"the factor of term {position}")
+        random.append(RandomTerm(_sum_of(effects), (factor,), _known_covariance(covariance)))
+    fixed = _sum_of(names)
+    text = " + ".join([f"y ~ {fixed}", *map(str, random)])
+    return build_design(Formula(text, "y", fixed, tuple(random)), columns, weights=weights, offset=offset)
+
+
+def _matrix(values: ArrayLike, name: str) -> Floats:
+    matrix = np.asarray(values, dtype=np.float64)
+    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
+    if matrix.ndim != 2:
+        raise DataError(f"{name} has shape {matrix.shape}; it must be a matrix.")
+    return matrix
+
+
+def _default_names(matrix: Floats, stem: str) -> list[str]:
+    return [
+        "Intercept" if np.all(column == 1) else f"{stem}{position}"
+        for position, column in enumerate(matrix.T, start=1)
+    ]
+
+
+def _add_columns(columns: dict[str, Any], matrix: NDArray[Any], names: Sequence[str], what: str) -> None:
+    if matrix.shape[1] != len(names):
+        raise DataError(f"{what}: {len(names)} names for {matrix.shape[1]} columns.")
+    for name, values in zip(names, matrix.T, strict=True):
+        if name in columns and not np.array_equal(columns[name], values):
+            raise DataError(f"{what}: the name {name!r} already stands for another column.")
+        columns[name] = values
+
+
+def _sum_of(names: Sequence[str]) -> str:
+    return " + ".join(["0", *map(quote, names)])
+
+
+def _known_covariance(covariance: str) -> Covariance:
+    match covariance:
+        case "us" | "diag" | "cs" | "ar1":
+            return covariance
+    raise DataError(f"{covariance!r} is no covariance structure; give 'us', 'diag', 'cs' or 'ar1'.")
