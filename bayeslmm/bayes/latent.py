@@ -1,0 +1,451 @@
+"""The textbook hierarchical model in PyMC: what a formula means, with every group effect a parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm.bayes.priors import FAMILIES, Prior, Priors, has_intercept, is_correlated, is_homogeneous
+
+if TYPE_CHECKING:
+    import pymc as pm
+    from numpy.typing import NDArray
+    from pytensor.tensor.variable import TensorVariable
+
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design, Factor, GroupTerm
+
+
+def build_pymc_model(
+    design: Design, family: Family, priors: Priors, *, centred: Sequence[str] = ()
+) -> pm.Model:
+    """Return the hierarchical model in PyMC.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family.
+    priors : Priors
+        Every prior.
+    centred : sequence of str, optional
+        Grouping factors whose effects are parameters themselves; the others are standardised ("non-centred"), which
+        suits groups with few or noisy rows.
+
+    Returns
+    -------
+    pymc.Model
+        Variables `Intercept`, `slopes`, `beta[coef]`, and for each grouping factor g `sd_g`, `corr_g`, `z_g`
+        (standardised effects) and `b_g[g, g_effect]`; then `sigma` and the response `y[obs]`.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+    >>> build_pymc_model(m.design, m.family, m.priors).named_vars_to_dims["b_Subject"]
+    ('Subject', 'Subject_effect')
+    """
+    import pymc as pm
+
+    with pm.Model(coords=model_coords(design)) as model:
+        eta = fixed_part(design, priors)
+        for factor in design.factors:
+            eta = eta + group_part(design, factor, priors, centred=factor.name in centred)
+        if design.offset is not None:
+            eta = eta + design.offset
+        add_response(design, family, priors, eta)
+    return model
+
+
+def model_coords(design: Design) -> dict[str, Sequence[Any]]:
+    """Return the coordinates of the PyMC model.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+
+    Returns
+    -------
+    dict
+        Coefficients, slopes, levels and effects of each grouping factor, and rows.
+    """
+    coords: dict[str, Sequence[Any]] = {"coef": list(design.coef_names)}
+    if slopes := [name for name in design.coef_names if name != "Intercept"]:
+        coords["slope"] = slopes
+    for factor in design.factors:
+        coords[factor.name] = list(factor.levels)
+        coords[f"{factor.name}_effect"] = list(factor.effects)
+        coords[f"{factor.name}_effect_bis"] = list(factor.effects)
+    coords[obs_dim(design)] = np.asarray(design.rows)
+    return coords
+
+
+def obs_dim(design: Design) -> str:
+    """Return the name of the dimension of rows: "obs", or "row" when a grouping factor is called "obs".
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+
+    Returns
+    -------
+    str
+        The name.
+    """
+    return "row" if any(factor.name == "obs" for factor in design.factors) else "obs"
+
+
+# --- coefficients --------------------------------------------------------------------------------------------------
+
+
+def fixed_part(design: Design, priors: Priors) -> TensorVariable:
+    """Add the coefficients and return X beta.
+
+    Parameters
+    ----------
+    design : Design
+        Columns of X.
+    priors : Priors
+        Their priors; that of the intercept is for centred columns.
+
+    Returns
+    -------
+    TensorVariable (n,)
+        X beta.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    names = design.coef_names
+    is_slope = np.array([name != "Intercept" for name in names])
+    X = design.X[:, is_slope]
+    by_name = dict(zip(names, priors.coefficients, strict=True))
+    slopes = None
+    if is_slope.any():
+        chosen = [name for name in names if name != "Intercept"]
+        slopes = random_vector("slopes", [f"beta[{name}]" for name in chosen], [by_name[n] for n in chosen], "slope")
+    if not has_intercept(design):
+        if slopes is None:
+            return pt.zeros(design.X.shape[0])
+        return X @ pm.Deterministic("beta", slopes, dims="coef")
+    intercept = random_scalar("Intercept", by_name["Intercept"])
+    if slopes is None:
+        pm.Deterministic("beta", pt.stack([intercept]), dims="coef")
+        return intercept * np.ones(design.X.shape[0])
+    means = X.mean(axis=0)
+    position = names.index("Intercept")
+    at_zero = intercept - pt.dot(means, slopes)
+    pm.Deterministic("beta", pt.concatenate([slopes[:position], [at_zero], slopes[position:]]), dims="coef")
+    return intercept + pt.dot(X - means, slopes)
+
+
+def random_scalar(name: str, prior: Prior) -> TensorVariable:
+    """Add a parameter with this prior.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    prior : Prior
+        Its prior.
+
+    Returns
+    -------
+    TensorVariable
+        The parameter.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    if prior.dist is not None:
+        return prior.dist(name, **prior.args)
+    if prior.name == "SqrtInverseGamma":
+        return pm.Deterministic(name, pt.sqrt(pm.InverseGamma(f"{name}_squared", **prior.args)))
+    return getattr(pm, prior.name)(name, **prior.args)
+
+
+def random_vector(name: str, names: Sequence[str], priors: Sequence[Prior], dim: str) -> TensorVariable:
+    """Add parameters as one vector where their priors share a family, otherwise one by one and stacked.
+
+    Parameters
+    ----------
+    name : str
+        Name of the vector.
+    names : sequence of str
+        Names of the parameters when they stand alone.
+    priors : sequence of Prior
+        Their priors.
+    dim : str
+        Dimension of the vector.
+
+    Returns
+    -------
+    TensorVariable (m,)
+        The vector.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    family = priors[0].name
+    one_family = all(prior.name == family and prior.dist is None for prior in priors)
+    if not one_family or family not in FAMILIES or family == "SqrtInverseGamma":
+        parts = [random_scalar(single, prior) for single, prior in zip(names, priors, strict=True)]
+        return pm.Deterministic(name, pt.stack(parts), dims=dim)
+    return getattr(pm, family)(name, **shared_parameters(priors), dims=dim)
+
+
+def shared_parameters(priors: Sequence[Prior]) -> dict[str, float | NDArray[np.float64]]:
+    """Return the parameters of priors of one family: numbers where all agree, vectors where they differ.
+
+    Parameters
+    ----------
+    priors : sequence of Prior
+        Priors of one family.
+
+    Returns
+    -------
+    dict
+        Parameters by name.
+    """
+    parameters: dict[str, float | NDArray[np.float64]] = {}
+    for key in priors[0].args:
+        values = np.array([float(prior.args[key]) for prior in priors])
+        parameters[key] = float(values[0]) if (values == values[0]).all() else values
+    return parameters
+
+
+# --- group effects -------------------------------------------------------------------------------------------------
+
+
+def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool) -> TensorVariable:
+    """Add the effects of one grouping factor and return Z b.
+
+    Parameters
+    ----------
+    design : Design
+        Its terms.
+    factor : Factor
+        The grouping factor.
+    priors : Priors
+        Every prior.
+    centred : bool
+        Whether the effects are parameters themselves.
+
+    Returns
+    -------
+    TensorVariable (n,)
+        Z b.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    name = factor.name
+    terms = [(i, design.terms[i]) for i in factor.term_indices]
+    sd = factor_sds(name, terms, priors)
+    root = factor_root(name, terms, priors)
+    dims = (name, f"{name}_effect")
+    scaled_root = None if root is None else sd[:, None] * root
+    if centred and scaled_root is not None:
+        effects = pm.MvNormal(f"b_{name}", mu=np.zeros(len(factor.effects)), chol=scaled_root, dims=dims)
+    elif centred:
+        effects = pm.Normal(f"b_{name}", mu=0.0, sigma=sd, dims=dims)
+    else:
+        standard = pm.Normal(f"z_{name}", mu=0.0, sigma=1.0, dims=dims)
+        scaled = standard * sd if scaled_root is None else pt.dot(standard, scaled_root.T)
+        effects = pm.Deterministic(f"b_{name}", scaled, dims=dims)
+    if factor.Z.shape[1] == 1:
+        column = factor.Z[:, 0]
+        values = effects[factor.codes, 0]
+        return values if (column == 1.0).all() else values * column
+    return (effects[factor.codes] * factor.Z).sum(axis=-1)
+
+
+def factor_sds(name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:
+    """Add the standard deviations of a factor's effects.
+
+    Parameters
+    ----------
+    name : str
+        The grouping factor.
+    terms : sequence of (int, GroupTerm)
+        Its random terms with their positions.
+    priors : Priors
+        Every prior.
+
+    Returns
+    -------
+    TensorVariable (K,)
+        One standard deviation per effect.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    if not any(is_homogeneous(term) for _, term in terms):
+        effects = [effect for _, term in terms for effect in term.effects]
+        flat = [prior for i, _ in terms for prior in priors.sd(i)]
+        return random_vector(f"sd_{name}", [f"sd_{name}[{effect}]" for effect in effects], flat, f"{name}_effect")
+    parts = []
+    for i, term in terms:
+        if is_homogeneous(term):
+            one = random_scalar(f"sd_{name}[{', '.join(term.effects)}]", priors.sd(i)[0])
+            parts += [one] * len(term.effects)
+        else:
+            parts += [
+                random_scalar(f"sd_{name}[{effect}]", prior)
+                for effect, prior in zip(term.effects, priors.sd(i), strict=True)
+            ]
+    return pm.Deterministic(f"sd_{name}", pt.stack(parts), dims=f"{name}_effect")
+
+
+def factor_root(name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable | None:
+    """Add the correlations of a factor's effects and return the Cholesky root of their matrix.
+
+    Parameters
+    ----------
+    name : str
+        The grouping factor.
+    terms : sequence of (int, GroupTerm)
+        Its random terms with their positions.
+    priors : Priors
+        Every prior.
+
+    Returns
+    -------
+    TensorVariable (K, K) or None
+        Lower triangular; None where all effects are independent.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    if not any(is_correlated(term) for _, term in terms):
+        return None
+    correlated = sum(is_correlated(term) for _, term in terms)
+    blocks = []
+    for number, (i, term) in enumerate(terms, start=1):
+        suffix = name if correlated == 1 else f"{name}_{number}"
+        blocks.append(term_root(suffix, term, priors.corr(i)))
+    root = blocks[0] if len(blocks) == 1 else pt.linalg.block_diag(*blocks)
+    pm.Deterministic(f"corr_{name}", pt.dot(root, root.T), dims=(f"{name}_effect", f"{name}_effect_bis"))
+    return root
+
+
+def term_root(suffix: str, term: GroupTerm, prior: Prior | None) -> TensorVariable:
+    """Add the correlation parameters of one random term and return the root of its correlation matrix.
+
+    Parameters
+    ----------
+    suffix : str
+        Ends the names of the new variables.
+    term : GroupTerm
+        The random term.
+    prior : Prior or None
+        Its LKJ prior; None for a term without correlations.
+
+    Returns
+    -------
+    TensorVariable (k, k)
+        Lower triangular.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    k = len(term.effects)
+    if prior is None:
+        return pt.eye(k)
+    eta = float(prior.args["eta"])
+    if term.term.covariance == "us":
+        return pm.LKJCorr(f"chol_{suffix}", n=k, eta=eta)
+    lower, a, b = correlation_beta(term.term.covariance, k, eta)
+    share = pm.Beta(f"rho01_{suffix}", alpha=a, beta=b)
+    rho = pm.Deterministic(f"rho_{suffix}", lower + (1 - lower) * share)
+    if term.term.covariance == "cs":
+        matrix = rho + (1 - rho) * np.eye(k)
+    else:
+        matrix = rho ** np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+    return pt.linalg.cholesky(matrix)
+
+
+def correlation_beta(kind: str, k: int, eta: float) -> tuple[float, float, float]:
+    """Return what LKJ means for a structure with one correlation: a beta distribution on its range.
+
+    The density of LKJ(eta) is proportional to det(R)^(eta - 1). With one correlation rho in (lower, 1) and
+    t = (rho - lower) / (1 - lower), compound symmetry has det R proportional to t (1 - t)^(k - 1), and the
+    autoregressive structure (t (1 - t))^(k - 1).
+
+    Parameters
+    ----------
+    kind : {"cs", "ar1"}
+        Structure.
+    k : int
+        Number of effects.
+    eta : float
+        Shape.
+
+    Returns
+    -------
+    lower, alpha, beta : float
+        Lower end of the range and the beta distribution's parameters.
+
+    Examples
+    --------
+    >>> correlation_beta("cs", 2, 2.0), correlation_beta("ar1", 2, 2.0)
+    ((-1.0, 2.0, 2.0), (-1.0, 2.0, 2.0))
+    """
+    tail = (k - 1) * (eta - 1) + 1
+    if kind == "cs":
+        return -1.0 / (k - 1), eta, tail
+    return -1.0, tail, tail
+
+
+# --- response ------------------------------------------------------------------------------------------------------
+
+
+def add_response(design: Design, family: Family, priors: Priors, eta: TensorVariable) -> None:
+    """Add the response given the linear predictor.
+
+    Parameters
+    ----------
+    design : Design
+        Response and weights.
+    family : Family
+        Its distribution.
+    priors : Priors
+        Every prior.
+    eta : TensorVariable (n,)
+        The linear predictor.
+    """
+    import pymc as pm
+
+    if family.is_gaussian_identity:
+        assert priors.sigma is not None
+        sigma = random_scalar("sigma", priors.sigma)
+        scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
+        pm.Normal("y", mu=eta, sigma=scale, observed=design.y, dims=obs_dim(design))
+        return
+    from bayeslmm.bayes.bambi import add_bambi_response
+
+    add_bambi_response(design, family, priors, eta)
+
+
+def term_sizes(design: Design) -> Mapping[str, NDArray[np.int64]]:
+    """Return the number of rows of each level of each grouping factor.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+
+    Returns
+    -------
+    mapping of str to ndarray (J,)
+        Rows per level.
+    """
+    return {
+        factor.name: np.bincount(factor.codes, minlength=len(factor.levels)).astype(np.int64)
+        for factor in design.factors
+    }
