@@ -1,1 +1,1 @@
-
+"""From formula text and a data frame to a `Design`."""

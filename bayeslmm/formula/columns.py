@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from bayeslmm.formula.syntax import (
     Node,
     Number,
     Sum,
+    children,
     parse_syntax,
     quote,
     render,
@@ -201,34 +202,49 @@ def model_matrix(text: str, values: Mapping[str, Value], states: State, n: int) 
     >>> model_matrix("1 + x", {"x": np.array([1.0, 2.0])}, {}, 2).names
     ('Intercept', 'x')
     """
-    from formulaic import Formula
-    from formulaic.parser import DefaultFormulaParser
-
-    atoms: dict[str, Node] = {}
-    handed = _to_formulaic(parse_syntax(text), atoms)
-    terms = Formula(handed, _parser=DefaultFormulaParser(include_intercept=False))
-    matrix = _materialise(terms, atoms, values, states, n, text)
+    tree = parse_syntax(text)
+    atoms = {render(node, quoted=False): node for node in _factors(tree)}
+    matrix = _materialise(_terms(tree, tuple(atoms)), atoms, values, states, n, text)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
     return Matrix(_as_floats(matrix, names, n), names, Recipe(text, atoms, spec))
 
 
-def _to_formulaic(node: Node, atoms: dict[str, Node]) -> str:
-    """Return terms for formulaic in which every factor is a quoted name, so that it computes nothing itself."""
+def _factors(node: Node) -> Iterator[Node]:
+    """Yield the names and calls that terms are made of."""
+    if isinstance(node, Name | Call):
+        yield node
+    else:
+        for child in children(node):
+            yield from _factors(child)
+
+
+def _terms(tree: Node, labels: tuple[str, ...]) -> Any:
+    """Let formulaic expand terms over placeholders: its parser, which can run code, sees no word of the user's."""
+    from formulaic import Formula
+    from formulaic.parser import DefaultFormulaParser
+    from formulaic.parser.types import Factor, Term
+
+    placeholders = {label: f"x{position}" for position, label in enumerate(labels)}
+    expanded = Formula(_skeleton(tree, placeholders), _parser=DefaultFormulaParser(include_intercept=False))
+    factors = {x: Factor(label, eval_method="lookup") for label, x in placeholders.items()}
+    return Formula([Term([factors.get(factor.expr, factor) for factor in term.factors]) for term in expanded])
+
+
+def _skeleton(node: Node, placeholders: Mapping[str, str]) -> str:
+    """Return the terms of a right-hand side with a placeholder for every factor."""
     match node:
         case Number(digits):
             return digits
         case Name() | Call():
-            name = render(node, quoted=False)
-            atoms[name] = node
-            return f"`{name}`"
+            return placeholders[render(node, quoted=False)]
         case Group(inner):
-            return f"({_to_formulaic(inner, atoms)})"
+            return f"({_skeleton(inner, placeholders)})"
         case Sum(parts):
-            rest = "".join(f" {sign} {_to_formulaic(part, atoms)}" for sign, part in parts[1:])
-            return _to_formulaic(parts[0][1], atoms) + rest
+            rest = "".join(f" {sign} {_skeleton(part, placeholders)}" for sign, part in parts[1:])
+            return _skeleton(parts[0][1], placeholders) + rest
         case Binary(operator, left, right):
-            return f"{_to_formulaic(left, atoms)} {operator} {_to_formulaic(right, atoms)}"
+            return f"{_skeleton(left, placeholders)} {operator} {_skeleton(right, placeholders)}"
     raise AssertionError(node)  # check_terms let only the above through
 
 
@@ -297,6 +313,9 @@ def expand_dot(text: str, names: tuple[str, ...]) -> str:
         return text
     if not names:
         raise FormulaError("'.' stands for the columns not used elsewhere in the formula, and none is left.")
+    for name in names:
+        if "`" in name:
+            raise FormulaError(f"'.' would stand for the column {name!r}, which a formula cannot name. Rename it.")
     written = f"({' + '.join(map(quote, names))})"
     for start, stop in reversed(dots):
         text = text[:start] + written + text[stop:]

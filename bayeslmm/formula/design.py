@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import DataError, DataWarning, listing
 from bayeslmm.formula import checks
-from bayeslmm.formula.columns import Coding, Recipe, expand_dot, learn, model_matrix
+from bayeslmm.formula.columns import Coding, Matrix, Recipe, expand_dot, learn, model_matrix
 from bayeslmm.formula.frame import (
     Rows,
     Table,
@@ -386,7 +386,7 @@ def build_design(
 
     coding, values = learn(frame, right_names)
     matrix = model_matrix(fixed, values, coding.states, len(frame))
-    terms, recipes = _group_terms(formula, frame, values, coding.states)
+    terms, recipes = _group_terms(formula, frame, values, coding.states, matrix)
     row_weights = _argument(arrays["weights"], weights_name, "weights", frame, rows)
     if row_weights is not None:
         check_weights(row_weights)
@@ -394,9 +394,7 @@ def build_design(
         formula, values, coding.states, _argument(arrays["offset"], offset_name, "offset", frame, rows)
     )
     response_coding, response_values = learn(frame, response_names)
-    response = read_response(
-        formula.response, response_values, response_coding.states, family_name, trials=row_weights
-    )
+    response = read_response(formula.response, response_values, response_coding.states, family_name, trials=row_weights)
     if response.trials is row_weights:
         row_weights = None
 
@@ -466,9 +464,7 @@ def _argument(
     return None if array is None else array[rows.kept]
 
 
-def _total_offset(
-    formula: Formula, values: Mapping[str, Any], states: State, argument: Floats | None
-) -> Floats | None:
+def _total_offset(formula: Formula, values: Mapping[str, Any], states: State, argument: Floats | None) -> Floats | None:
     """Add up every offset of the formula and the argument."""
     total = argument
     for text in formula.offsets:
@@ -482,16 +478,15 @@ def _total_offset(
 
 
 def _group_terms(
-    formula: Formula, frame: pd.DataFrame, values: Mapping[str, Any], states: State
+    formula: Formula, frame: pd.DataFrame, values: Mapping[str, Any], states: State, fixed: Matrix
 ) -> tuple[tuple[GroupTerm, ...], tuple[Recipe, ...]]:
+    """Build every random term; equal right-hand sides, the fixed one included, share one matrix."""
     columns = {name: _group_column(frame[name], name) for name in _group_names(formula)}
-    factors = {
-        term.group: joint_levels([columns[name] for name in term.group], term.factor) for term in formula.random
-    }
-    matrices = {
-        text: model_matrix(text, values, states, len(frame))
-        for text in dict.fromkeys(term.columns for term in formula.random)
-    }
+    factors = {term.group: joint_levels([columns[name] for name in term.group], term.factor) for term in formula.random}
+    matrices = {fixed.recipe.text: fixed}
+    for term in formula.random:
+        if term.columns not in matrices:
+            matrices[term.columns] = model_matrix(term.columns, values, states, len(frame))
     terms = []
     for term in formula.random:
         matrix, levels = matrices[term.columns], factors[term.group]
@@ -587,9 +582,7 @@ def _at(
         X=X if X.shape[1] == len(encoder.kept) else np.ascontiguousarray(X[:, encoder.kept]),
         terms=_terms_at(design, frame, values, n),
         weights=row_weights if row_weights is None else check_weights(row_weights),
-        offset=_total_offset(
-            formula, values, states, _argument(arrays["offset"], offset_name, "offset", frame, rows)
-        ),
+        offset=_total_offset(formula, values, states, _argument(arrays["offset"], offset_name, "offset", frame, rows)),
         rows=rows.kept,
         n_total=rows.n_total,
         missing=rows.missing,
@@ -654,7 +647,9 @@ def _from_arrays(
     _add_columns(columns, matrix, names, "coef_names")
     random = []
     for position, entry in enumerate(terms, start=1):
-        Z, groups, factor, covariance = (*entry, *(f"g{position}", "us")[len(entry) - 2 :])
+        Z, groups = entry[:2]
+        factor = entry[2] if len(entry) > 2 else f"g{position}"
+        covariance = entry[3] if len(entry) > 3 else "us"
         block = _matrix(Z, f"Z of term {position}")
         effects = _default_names(block, f"z{position}_")
         _add_columns(columns, block, effects, f"effects of term {position}")
@@ -675,8 +670,7 @@ def _matrix(values: ArrayLike, name: str) -> Floats:
 
 def _default_names(matrix: Floats, stem: str) -> list[str]:
     return [
-        "Intercept" if np.all(column == 1) else f"{stem}{position}"
-        for position, column in enumerate(matrix.T, start=1)
+        "Intercept" if np.all(column == 1) else f"{stem}{position}" for position, column in enumerate(matrix.T, start=1)
     ]
 
 

@@ -60,7 +60,9 @@ class Table:
         if isinstance(self.native, pd.DataFrame):
             positions = [self.names.index(name) for name in names]
             frame = self.native.iloc[:, positions]
-            return frame.set_axis(pd.RangeIndex(self.n_rows)).set_axis(pd.Index(names, dtype=object), axis=1)
+            frame.index = pd.RangeIndex(self.n_rows)
+            frame.columns = pd.Index(names)
+            return frame
         return pd.DataFrame({name: _to_pandas(self.native[name]) for name in names}, index=pd.RangeIndex(self.n_rows))
 
 
@@ -183,9 +185,7 @@ def _values_of_objects(series: pd.Series, name: str) -> Value:
         return as_categorical(series)
     if "date" in kind or "time" in kind or kind == "period":
         raise _no_scale(name)
-    raise DataError(
-        f"column {name!r} mixes kinds of values ({kind}).\n  Make it numbers, or text, before fitting."
-    )
+    raise DataError(f"column {name!r} mixes kinds of values ({kind}).\n  Make it numbers, or text, before fitting.")
 
 
 def _no_scale(name: str) -> DataError:

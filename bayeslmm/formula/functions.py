@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, did_you_mean, listing
+from bayeslmm.errors import DataError, did_you_mean, listing, underline
+from bayeslmm.formula.grouping import as_categorical, label, relevel
 from bayeslmm.formula.syntax import (
     Binary,
     Call,
@@ -187,7 +188,7 @@ def _check_call(node: Call, text: str) -> None:
     _bind_options(function.name, function.options, node.arguments[1:], node, text)
 
 
-def _fail_unknown_function(node: Call, text: str) -> None:
+def _fail_unknown_function(node: Call, text: str) -> NoReturn:
     name = node.function
     if name in CONTRASTS:
         way_out = f"{name} is a contrast: write C(x, {name})."
@@ -380,9 +381,7 @@ def _compare(node: Binary, left: Any, right: Any, text: str) -> NDArray[np.bool_
             _COMPARISONS[node.operator](_as_number(left, node.left, text), _as_number(right, node.right, text))
         )
     if not all(symbolic) or node.operator not in ("==", "!="):
-        raise DataError(
-            _with_caret("categories can only be compared with a level in quotes, by == or !=", node, text)
-        )
+        raise DataError(_with_caret("categories can only be compared with a level in quotes, by == or !=", node, text))
     sides = [np.asarray(side, dtype=object) for side in (left, right)]
     return np.asarray(_COMPARISONS[node.operator](sides[0], sides[1]), dtype=bool)
 
@@ -425,8 +424,6 @@ def _categorical(value: Any, options: dict[str, Any], states: State, node: Call,
     from formulaic import transforms
     from formulaic.transforms import contrasts as codings
 
-    from bayeslmm.formula.grouping import as_categorical, label, relevel
-
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = as_categorical(value)
     if not isinstance(value, pd.Categorical):
@@ -446,8 +443,6 @@ def _categorical(value: Any, options: dict[str, Any], states: State, node: Call,
 
 
 def _reference(base: Any, value: pd.Categorical, node: Call, text: str) -> str:
-    from bayeslmm.formula.grouping import label
-
     if label(base) in value.categories:
         return label(base)
     hint = did_you_mean(label(base), value.categories)
@@ -459,7 +454,5 @@ def _reference(base: Any, value: pd.Categorical, node: Call, text: str) -> str:
 
 
 def _with_caret(problem: str, node: Node, text: str, way_out: str = "") -> str:
-    from bayeslmm.errors import underline
-
     shown = underline(text, node.span) if text[slice(*node.span)] else ""
     return "\n".join(filter(None, [problem, shown, way_out and f"  {way_out}"]))

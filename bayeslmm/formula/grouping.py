@@ -107,7 +107,7 @@ def _order_key(value: Any) -> tuple[int, float, str]:
     return 1, 0.0, str(value)
 
 
-def as_categorical(values: NDArray[Any] | pd.Series) -> pd.Categorical:
+def as_categorical(values: NDArray[Any] | pd.Series) -> pd.Categorical[Any]:
     """Return a column as categories named by text, in the order of `factorise`.
 
     Parameters
@@ -129,7 +129,7 @@ def as_categorical(values: NDArray[Any] | pd.Series) -> pd.Categorical:
     return pd.Categorical.from_codes(found.codes, categories=pd.Index(found.labels))
 
 
-def relevel(values: pd.Categorical, levels: Sequence[str], name: str) -> pd.Categorical:
+def relevel(values: pd.Categorical, levels: Sequence[str], name: str) -> pd.Categorical[Any]:
     """Return the same column with the given levels in the given order.
 
     Parameters
@@ -153,7 +153,7 @@ def relevel(values: pd.Categorical, levels: Sequence[str], name: str) -> pd.Cate
 
     Examples
     --------
-    >>> list(relevel(pd.Categorical(["a", "b"]), ["b", "a"], "f").codes)
+    >>> relevel(pd.Categorical(["a", "b"]), ["b", "a"], "f").codes.tolist()
     [1, 0]
     """
     codes, strangers = match(Levels(values.codes.astype(np.int32), tuple(values.categories)), levels)

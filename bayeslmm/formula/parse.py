@@ -194,7 +194,7 @@ def _unwrap(node: Node) -> Node:
 
 
 def _suggest_parentheses(bar: Binary) -> str:
-    parts = [part for part in _parts(bar.left)]
+    parts = list(_parts(bar.left))
     before = " + ".join(render(part) for _, part in parts[:-1])
     term = f"({render(parts[-1][1])} {bar.operator} {render(bar.right)})"
     return f"{before} + {term}" if before else term
@@ -337,7 +337,7 @@ def check_terms(node: Node, text: str, *, top: bool = False) -> None:
             _check_power(node, text)
         case Binary(operator) if operator in _BARS:
             fail(text, node.operator_span, "a random term stands by itself, joined with '+'", _EXAMPLE)
-        case Binary(operator) if operator not in ("*", "/", ":", "%in%"):
+        case Binary(operator) if operator not in ("*", "/", ":"):
             fail(text, node.operator_span, f"{operator!r} compares; as a term write I({render(node)})")
         case Group() | Sum() | Binary():
             for child in children(node):

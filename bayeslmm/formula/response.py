@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bayeslmm.errors import DataError, FormulaError, listing
 from bayeslmm.formula.functions import State, Value, evaluate
 from bayeslmm.formula.grouping import as_categorical
-from bayeslmm.formula.syntax import Call, Node, parse_syntax, render
+from bayeslmm.formula.syntax import Call, parse_syntax, render
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +134,7 @@ def _binary(value: Any, name: str) -> Response:
     other = numbers[(numbers != 0) & (numbers != 1)]
     if other.size:
         raise DataError(
-            f"the response {name!r} must be 0 or 1 for family \"bernoulli\"; {other.size} row"
+            f'the response {name!r} must be 0 or 1 for family "bernoulli"; {other.size} row'
             f"{'s hold' if other.size != 1 else ' holds'} something else, e.g. {other[0]:g}.\n"
             '  For k successes in n trials: cbind(k, n - k) or prop(k, n) with family="binomial".'
         )
@@ -144,7 +144,7 @@ def _binary(value: Any, name: str) -> Response:
 def _proportion(numbers: Floats, trials: Floats | None, name: str) -> Response:
     if np.any((numbers < 0) | (numbers > 1)):
         raise DataError(
-            f"the response {name!r} of family \"binomial\" is not between 0 and 1.\n"
+            f'the response {name!r} of family "binomial" is not between 0 and 1.\n'
             "  For k successes in n trials write cbind(k, n - k) or prop(k, n)."
         )
     if trials is not None:

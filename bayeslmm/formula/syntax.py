@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from bayeslmm.errors import FormulaError, underline
@@ -21,7 +22,7 @@ _TOKEN = re.compile(
   | (?P<name>{_NAME})
   | (?P<quoted>`[^`]+`)
   | (?P<string>"[^"]*"|'[^']*')
-  | (?P<symbol>\*\*|\|\||%in%|==|!=|<=|>=|[-+*/:^~|(),=<>\[\].])
+  | (?P<symbol>\*\*|\|\||==|!=|<=|>=|[-+*/:^~|(),=<>\[\].])
     """,
     re.VERBOSE,
 )
@@ -43,7 +44,6 @@ _BINARY = {
     "-": 4,
     "*": 5,
     "/": 5,
-    "%in%": 6,
     ":": 7,
     "^": 9,
     "**": 9,
@@ -224,6 +224,7 @@ def _fail_at_character(text: str, position: int) -> NoReturn:
     fail(text, (position, position + 1), f"{character!r} has no meaning in a formula", hint)
 
 
+@lru_cache(maxsize=256)
 def parse_syntax(text: str) -> Node:
     """Read formula text into a tree; what the tree means is decided elsewhere.
 
