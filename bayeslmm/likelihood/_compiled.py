@@ -10,6 +10,7 @@ from typing import Any
 
 import llvmlite.binding
 import numba
+import numpy as np
 from numba.core import types
 from numba.extending import get_cython_function_address
 
@@ -35,3 +36,77 @@ _dtrsm = _external(
 _dsyrk = _external(
     "blas", "dsyrk", _LETTER, _LETTER, _INTEGER, _INTEGER, _NUMBER, _NUMBER, _INTEGER, _NUMBER, _NUMBER, _INTEGER
 )
+_dsymm = _external(
+    "blas", "dsymm", _LETTER, _LETTER, _INTEGER, _INTEGER, _NUMBER, _NUMBER, _INTEGER, _NUMBER, _INTEGER, _NUMBER,
+    _NUMBER, _INTEGER,
+)  # fmt: skip
+
+_LEFT, _RIGHT, _UPPER, _PLAIN, _TRANSPOSED, _NONUNIT = (ord(letter) for letter in "LRUNTN")
+
+
+@compiled
+def _letters(first, second, third, fourth):  # type: ignore[no-untyped-def]
+    out = np.empty(4, dtype=np.uint8)
+    out[0], out[1], out[2], out[3] = first, second, third, fourth
+    return out
+
+
+@compiled
+def cholesky(a):  # type: ignore[no-untyped-def]
+    """Overwrite the lower triangle of C-ordered `a` (n, n) by its Cholesky factor; return 0 on success."""
+    letters = _letters(_UPPER, 0, 0, 0)
+    sizes = np.empty(2, dtype=np.int32)
+    sizes[0], sizes[1] = a.shape[0], 0
+    _dpotrf(letters.ctypes, sizes.ctypes, a.ctypes, sizes.ctypes, sizes[1:].ctypes)
+    return sizes[1]
+
+
+@compiled
+def inverse_from_cholesky(a):  # type: ignore[no-untyped-def]
+    """Overwrite the lower triangle of C-ordered `a`, a Cholesky factor, by that of the inverse; return 0 on success."""
+    letters = _letters(_UPPER, 0, 0, 0)
+    sizes = np.empty(2, dtype=np.int32)
+    sizes[0], sizes[1] = a.shape[0], 0
+    _dpotri(letters.ctypes, sizes.ctypes, a.ctypes, sizes.ctypes, sizes[1:].ctypes)
+    return sizes[1]
+
+
+@compiled
+def solve_lower(root, b, transposed):  # type: ignore[no-untyped-def]
+    """Overwrite C-ordered `b` (n, r) by the solution of `root x = b`, or of `root' x = b` when transposed."""
+    letters = _letters(_RIGHT, _UPPER, _TRANSPOSED if transposed else _PLAIN, _NONUNIT)
+    sizes = np.empty(2, dtype=np.int32)
+    sizes[0], sizes[1] = b.shape[1], b.shape[0]
+    one = np.ones(1)
+    _dtrsm(
+        letters.ctypes, letters[1:].ctypes, letters[2:].ctypes, letters[3:].ctypes, sizes.ctypes, sizes[1:].ctypes,
+        one.ctypes, root.ctypes, sizes[1:].ctypes, b.ctypes, sizes.ctypes,
+    )  # fmt: skip
+
+
+@compiled
+def add_gram(rows, scale, keep, out):  # type: ignore[no-untyped-def]
+    """Set the lower triangle of C-ordered `out` (n, n) to `keep * out + scale * rows' rows`, `rows` (m, n) C-ordered."""
+    letters = _letters(_UPPER, _PLAIN, 0, 0)
+    sizes = np.empty(2, dtype=np.int32)
+    sizes[0], sizes[1] = rows.shape[1], rows.shape[0]
+    factors = np.empty(2)
+    factors[0], factors[1] = scale, keep
+    _dsyrk(
+        letters.ctypes, letters[1:].ctypes, sizes.ctypes, sizes[1:].ctypes, factors.ctypes, rows.ctypes, sizes.ctypes,
+        factors[1:].ctypes, out.ctypes, sizes.ctypes,
+    )  # fmt: skip
+
+
+@compiled
+def symmetric_product(matrix, rows, out):  # type: ignore[no-untyped-def]
+    """Set `out` (m, n) to `rows @ matrix`, `matrix` (n, n) symmetric with its lower triangle given, all C-ordered."""
+    letters = _letters(_LEFT, _UPPER, 0, 0)
+    sizes = np.empty(2, dtype=np.int32)
+    sizes[0], sizes[1] = rows.shape[1], rows.shape[0]
+    factors = np.zeros(2)
+    factors[0] = 1.0
+    _dsymm(
+        letters.ctypes, letters[1:].ctypes, sizes.ctypes, sizes[1:].ctypes, factors.ctypes, matrix.ctypes, sizes.ctypes,
+        rows.ctypes, sizes.ctypes, factors[1:].ctypes, out.ctypes, sizes.ctypes,
+    )  # fmt: skip

@@ -368,7 +368,7 @@ def _all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
     by_size = sorted(range(len(rows.Z)), key=lambda f: -rows.n_levels[f])
     pairs = []
     for i, first in enumerate(by_size[:-1]):
-        order, starts = _bucket(rows.codes[first], rows.n_levels[first])
+        order, starts = bucket(rows.codes[first], rows.n_levels[first])
         for second in by_size[i + 1 :]:
             count = _count_pairs(order, starts, rows.codes[second], rows.n_levels[second])
             levels = np.empty((2, count), dtype=np.int32)
@@ -382,7 +382,7 @@ def _all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
 
 
 @compiled
-def _bucket(codes, n_levels):  # type: ignore[no-untyped-def]
+def bucket(codes, n_levels):  # type: ignore[no-untyped-def]
     """Return the rows sorted by level, and where each level starts."""
     starts = np.zeros(n_levels + 1, dtype=np.int64)
     for i in range(codes.size):

@@ -228,7 +228,11 @@ def mean_terms(family, y, size, extra, mu, phi):  # type: ignore[no-untyped-def]
         return value, y * i - 1.0, -y * i * i, 2.0 * y * i**3, 0.0, 0.0, 0.0
     if family == _GAMMA:
         unit = extra - math.log(mu) - y * i
-        first, second, third = phi * i * (y * i - 1.0), phi * i * i * (1.0 - 2.0 * y * i), phi * i**3 * (6.0 * y * i - 2.0)
+        first, second, third = (
+            phi * i * (y * i - 1.0),
+            phi * i * i * (1.0 - 2.0 * y * i),
+            phi * i**3 * (6.0 * y * i - 2.0),
+        )
         value = phi * (math.log(phi) + unit) - math.lgamma(phi) - extra
         digamma = polygamma_012(phi)[0]
         return value, first, second, third, phi * (math.log(phi) + 1.0 + unit - digamma), first, second
@@ -252,7 +256,15 @@ def mean_terms(family, y, size, extra, mu, phi):  # type: ignore[no-untyped-def]
         else:
             rise = phi * (polygamma_012(total)[0] - polygamma_012(phi)[0]) - y
         slope = rise - phi * math.log1p(mu / phi) + total * mu * joint
-        return value, first, second, third, slope, phi * (y - mu) * joint**2, phi * joint**2 * (1.0 - 2.0 * total * joint)
+        return (
+            value,
+            first,
+            second,
+            third,
+            slope,
+            phi * (y - mu) * joint**2,
+            phi * joint**2 * (1.0 - 2.0 * total * joint),
+        )
     if mu >= 1.0:
         return -_INF, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN
     a, b = mu * phi, (1.0 - mu) * phi

@@ -1,0 +1,603 @@
+"""Profiled ML deviance and REML criterion of a linear mixed model, their gradient, and what follows from them.
+
+With `Q = [X y]' V0^-1 [X y]` from the factorisation, its Cholesky factor holds everything: the leading part is `RX'`,
+the last pivot squared is the penalised residual sum of squares r^2, and
+
+    ML deviance     d(theta)  = log|A| + n (1 + log(2 pi r^2 / n))
+    REML criterion  dR(theta) = log|A| + log|RX|^2 + (n - p)(1 + log(2 pi r^2 / (n - p)))
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
+
+from bayeslmm.errors import FitError
+from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood.cholesky import (
+    Workspace,
+    factorise,
+    invert,
+    new_workspace,
+    pull_back,
+    reduce_products,
+    solve_other_half,
+)
+from bayeslmm.likelihood.covariance import Layout, fill_templates, pull_templates
+from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
+from bayeslmm.likelihood.symbolic import Analysis, analyse
+
+
+@compiled
+def small_cholesky(a):  # type: ignore[no-untyped-def]
+    """Overwrite the lower triangle of a small `a` by its Cholesky factor; a negative pivot becomes not a number."""
+    n = a.shape[0]
+    for j in range(n):
+        pivot = a[j, j]
+        for l in range(j):
+            pivot -= a[j, l] * a[j, l]
+        pivot = np.sqrt(pivot)
+        a[j, j] = pivot
+        for i in range(j + 1, n):
+            total = a[i, j]
+            for l in range(j):
+                total -= a[i, l] * a[j, l]
+            a[i, j] = total / pivot
+
+
+@compiled
+def small_inverse_root(root, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with the inverse of the lower triangular `root`."""
+    n = root.shape[0]
+    out[:, :] = 0.0
+    for j in range(n):
+        out[j, j] = 1.0 / root[j, j]
+        for i in range(j + 1, n):
+            total = 0.0
+            for l in range(j, i):
+                total -= root[i, l] * out[l, j]
+            out[i, j] = total / root[i, i]
+
+
+@compiled
+def profile(s, w, templates, rhs, gram, n_rows, reml, constant, root):  # type: ignore[no-untyped-def]
+    """Return the criterion and log|A|; fill `root` with the Cholesky factor of Q."""
+    log_det = factorise(s, w, templates)
+    reduce_products(s, w, templates, rhs, gram, root)
+    small_cholesky(root)
+    p = root.shape[0] - 1
+    degrees = n_rows - p if reml else n_rows
+    value = log_det + constant
+    if reml:
+        for i in range(p):
+            value += 2.0 * np.log(root[i, i])
+    return value + degrees * (1.0 + np.log(2.0 * np.pi * root[p, p] ** 2 / degrees)), log_det
+
+
+@compiled
+def profile_mixing(root, n_rows, reml):  # type: ignore[no-untyped-def]
+    """Return F with F F' the derivative of the criterion in Q.
+
+    With Q = root root', rows of the inverse root give (X'V0^-1 X)^-1 and, the last one, (-beta, 1) / r.
+    """
+    size = root.shape[0]
+    inverse = np.empty((size, size))
+    small_inverse_root(root, inverse)
+    rank = size if reml else 1
+    mixing = np.empty((size, rank))
+    degrees = n_rows - size + 1 if reml else n_rows
+    for i in range(size):
+        for c in range(rank - 1):
+            mixing[i, c] = inverse[c, i]
+        mixing[i, rank - 1] = np.sqrt(degrees) * inverse[size - 1, i]
+    return mixing
+
+
+@compiled
+def evaluate(s, w, terms, theta, rhs, gram, n_rows, reml, constant, gradient):  # type: ignore[no-untyped-def]
+    """Return the criterion at `theta`; fill `gradient` (m,) unless it is empty."""
+    last = terms.factor_k.size - 1
+    templates = np.empty(terms.template_start[last] + terms.factor_k[last] ** 2)
+    fill_templates(terms, theta, templates)
+    root = np.empty(gram.shape)
+    value, _ = profile(s, w, templates, rhs, gram, n_rows, reml, constant, root)
+    if gradient.size > 0:
+        flat = np.empty(templates.size)
+        pull_back(s, w, templates, rhs, profile_mixing(root, n_rows, reml), 1.0, 1.0, flat)
+        pull_templates(terms, theta, flat, gradient)
+    return value
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the columns of one factor are stored in the factorisation.
+
+    Parameters
+    ----------
+    factor : int
+        The factor.
+    n_levels, n_effects : int
+        Its levels and effects per level.
+    head, tail : int
+        Columns in the sparse head and in the dense tail.
+    numbers : int
+        Numbers held in the head for this factor's columns.
+    """
+
+    factor: int
+    n_levels: int
+    n_effects: int
+    head: int
+    tail: int
+    numbers: int
+
+    @property
+    def kind(self) -> str:
+        """In words: block diagonal, sparse, dense, or sparse with a dense rest."""
+        if self.tail:
+            return "dense" if self.head == 0 else "sparse, the rest dense"
+        if self.numbers == self.n_levels * self.n_effects**2:
+            return "diagonal" if self.n_effects == 1 else "block diagonal"
+        return "sparse"
+
+
+@dataclass(frozen=True)
+class LmmKernel:
+    """A design ready for evaluation: cross-products, layout and symbolic factorisation.
+
+    Parameters
+    ----------
+    products : CrossProducts
+        The data.
+    layout : Layout
+        The random terms.
+
+    Raises
+    ------
+    FitError
+        If the dense tail would not fit into memory; nothing has been allocated then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bayeslmm.likelihood.covariance import Covariance, Layout
+    >>> codes = np.repeat([0, 1, 2], 2)
+    >>> products = cross_products([1.0, 2, 4, 5, 9, 8], np.ones((6, 1)), [(np.ones((6, 1)), codes, 3)])
+    >>> kernel = LmmKernel(products, Layout((Covariance("us", 1),), (0,), (3,)))
+    >>> round(criterion([1.0], kernel), 6)
+    23.573095
+    """
+
+    products: CrossProducts
+    layout: Layout
+    analysis: Analysis = field(init=False, repr=False)
+    rhs: NDArray[np.float64] = field(init=False, repr=False)
+    _local: threading.local = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.layout.n_effects != self.products.n_effects or self.layout.n_levels != self.products.n_levels:
+            raise ValueError(
+                f"the layout has (levels, effects) {self.layout.n_levels, self.layout.n_effects}, "
+                f"the data {self.products.n_levels, self.products.n_effects}"
+            )
+        analysis = analyse(self.products)
+        check_memory(analysis, self.products.n_fixed + 1)
+        object.__setattr__(self, "analysis", analysis)
+        object.__setattr__(self, "rhs", self._permuted_rhs(self.products))
+        object.__setattr__(self, "_local", threading.local())
+
+    @classmethod
+    def from_design(cls, design: Any) -> LmmKernel:
+        """Build the kernel of a design."""
+        return cls(cross_products(design), Layout.from_design(design))
+
+    def with_response(self, y: ArrayLike) -> LmmKernel:
+        """Return the kernel of the same design with another response (n,); the symbolic step is shared."""
+        return self.with_products(self.products.with_response(y))
+
+    def with_products(self, products: CrossProducts) -> LmmKernel:
+        """Return a kernel that differs only in the response behind its cross-products."""
+        other = object.__new__(LmmKernel)
+        for name in ("layout", "analysis", "_local"):
+            object.__setattr__(other, name, getattr(self, name))
+        object.__setattr__(other, "products", products)
+        object.__setattr__(other, "rhs", self._permuted_rhs(products))
+        return other
+
+    def _permuted_rhs(self, products: CrossProducts) -> NDArray[np.float64]:
+        out = np.empty((self.analysis.n_columns, products.n_fixed + 1))
+        for first, block in zip(self.analysis.first_row, products.rhs, strict=True):
+            for k in range(block.shape[1]):
+                out[first + k] = block[:, k]
+        return out
+
+    @property
+    def n_rows(self) -> int:
+        """Number of observations."""
+        return self.products.n_rows
+
+    @property
+    def workspace(self) -> Workspace:
+        """The numbers of this thread's factorisation, allocated on first use."""
+        workspace: Workspace | None = getattr(self._local, "workspace", None)
+        if workspace is None:
+            workspace = self._local.workspace = new_workspace(self.analysis, self.products.n_fixed + 1)
+        return workspace
+
+    def new_workspace(self) -> Workspace:
+        """Return a workspace of its own, for a thread that compiled code runs in."""
+        return new_workspace(self.analysis, self.products.n_fixed + 1)
+
+    def constant(self, reml: bool) -> float:
+        """Return what the criterion has beside whitened coordinates: log|R0|^2 and the prior weights."""
+        log_det = 2.0 * float(np.log(np.diag(self.products.R0)).sum()) if reml else 0.0
+        return log_det - self.products.sum_log_weights
+
+    @property
+    def blocks(self) -> tuple[Storage, ...]:
+        """How each factor is stored, in the order of the factors."""
+        s = self.analysis.structure
+        n_head = len(s.row_start) - 1
+        numbers = np.diff(s.value_start)
+        owner = s.node_factor[:n_head]
+        return tuple(
+            Storage(
+                factor=f,
+                n_levels=levels,
+                n_effects=k,
+                head=k * int((owner == f).sum()),
+                tail=k * int((s.node_factor[n_head:] == f).sum()),
+                numbers=int(numbers[owner == f].sum()),
+            )
+            for f, (levels, k) in enumerate(zip(self.layout.n_levels, self.layout.n_effects, strict=True))
+        )
+
+    def split(self, columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return an array (q, ...) in engine order as one array (J, K, ...) per factor."""
+        return tuple(
+            columns[first[:, None] + np.arange(k)]
+            for first, k in zip(self.analysis.first_row, self.layout.n_effects, strict=True)
+        )
+
+
+def check_memory(analysis: Analysis, n_rhs: int) -> None:
+    """Refuse a factorisation that would not fit into the memory at hand.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        The symbolic factorisation.
+    n_rhs : int
+        Columns p + 1 of [X y].
+
+    Raises
+    ------
+    FitError
+        With the size needed and the way out.
+    """
+    tail, head = analysis.n_tail, analysis.n_head_values
+    need = 8.0 * (tail**2 + 2.0 * head + 4.0 * analysis.n_columns * n_rhs)
+    have = available_memory()
+    if need > 0.9 * have:
+        raise FitError(
+            f"the factorisation needs {need / 2**30:,.1f} GB and {have / 2**30:,.1f} GB are free.\n"
+            f"  {tail:,} of {analysis.n_columns:,} columns of Z remain in a dense block of {tail:,} x {tail:,} numbers:\n"
+            "  crossed factors with many levels, or many effects for each level, fill it.\n"
+            "  Way out: fewer random slopes on the crossed factors, `||` does not help here; leave out or coarsen the\n"
+            "  crossed factor with fewer levels, or use its levels as fixed effects within parts of the data."
+        )
+
+
+def available_memory() -> float:
+    """Return the free memory in bytes, infinity where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable"):
+                    return 1024.0 * float(line.split()[1])
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+_NO_GRADIENT = np.empty(0)
+
+
+def criterion(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> float:
+    """Return the profiled REML criterion, or ML deviance, at `theta`.
+
+    Parameters
+    ----------
+    theta : (m,) array_like
+        Covariance parameters in the order of `model.layout`.
+    model : LmmKernel
+        The design.
+    reml : bool, default True
+        REML criterion, or ML deviance (minus twice the log-likelihood).
+
+    Returns
+    -------
+    float
+        Not a number where the factorisation breaks down.
+    """
+    return _evaluate(theta, model, reml, _NO_GRADIENT)
+
+
+def criterion_and_gradient(
+    theta: ArrayLike, model: LmmKernel, reml: bool = True
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the criterion and its gradient (m,) in `theta`; parameters as in `criterion`."""
+    gradient = np.empty(model.layout.n_theta)
+    return _evaluate(theta, model, reml, gradient), gradient
+
+
+def _evaluate(theta: ArrayLike, model: LmmKernel, reml: bool, gradient: NDArray[np.float64]) -> float:
+    theta = np.ascontiguousarray(theta, dtype=np.float64)
+    if theta.shape != (model.layout.n_theta,):
+        raise ValueError(f"theta has shape {theta.shape}, the model has {model.layout.n_theta} covariance parameters")
+    return float(
+        evaluate(
+            model.analysis.structure, model.workspace, model.layout.arrays, theta, model.rhs, model.products.gram,
+            model.n_rows, reml, model.constant(reml), gradient,
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Everything that follows from theta.
+
+    Parameters
+    ----------
+    model : LmmKernel
+        The design.
+    reml : bool
+        Whether `sigma` and `criterion` are those of REML.
+    theta : (m,)
+        Covariance parameters.
+    beta : (p,)
+        Coefficients.
+    RX : (p, p)
+        Upper triangular with `RX' RX = X' V0^-1 X`; the covariance of beta is `sigma^2 (RX' RX)^-1`.
+    u, b : tuple of (J, K)
+        Spherical and actual group effects at their conditional modes, one array per factor.
+    pwrss, wrss, ussq : float
+        Penalised residual sum of squares and its parts, `pwrss = wrss + ussq`.
+    logdet_A, logdet_RX2 : float
+        log|A| and log|RX|^2.
+    sigma : float
+        Residual standard deviation.
+    criterion : float
+        REML criterion or ML deviance.
+    """
+
+    model: LmmKernel = field(repr=False)
+    reml: bool
+    theta: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    RX: NDArray[np.float64]
+    u: tuple[NDArray[np.float64], ...] = field(repr=False)
+    b: tuple[NDArray[np.float64], ...] = field(repr=False)
+    pwrss: float
+    wrss: float
+    ussq: float
+    logdet_A: float
+    logdet_RX2: float
+    sigma: float
+    criterion: float
+
+    @property
+    def vcov(self) -> NDArray[np.float64]:
+        """Covariance of the coefficients (p, p)."""
+        root = solve_triangular(self.RX, np.eye(len(self.beta))) if len(self.beta) else self.RX
+        return self.sigma**2 * root @ root.T
+
+    @cached_property
+    def _conditional_covariances(self) -> tuple[NDArray[np.float64], ...]:
+        s, w = self.model.analysis.structure, self.model.workspace
+        factorise(s, w, self.model.layout.flat_templates(self.theta))
+        invert(s, w)
+        blocks = []
+        templates = self.model.layout.templates(self.theta)
+        for first, template in zip(self.model.analysis.first_row, templates, strict=True):
+            inverse = np.empty((len(first), *template.shape))
+            inverse_blocks(s, w, first, inverse)
+            blocks.append(template @ inverse @ template.T)
+        return tuple(blocks)
+
+    def conditional_cov(self, factor: int) -> NDArray[np.float64]:
+        """Return the conditional covariance (J, K, K) of each level's effects given beta, in units of sigma squared."""
+        return self._conditional_covariances[factor]
+
+    def leverage(self) -> NDArray[np.float64]:
+        """Return the diagonal (n,) of the matrix that takes y to the fitted values; its sum is the model's size."""
+        model, rows = self.model, self.model.products.source
+        s, w = model.analysis.structure, model.workspace
+        flat = model.layout.flat_templates(self.theta)
+        root = np.empty(model.products.gram.shape)
+        profile(s, w, flat, model.rhs, model.products.gram, model.n_rows, self.reml, 0.0, root)
+        effects = w.half[:, :-1].copy()
+        if effects.size:
+            solve_other_half(s, w, effects)
+        invert(s, w)
+        p = model.products.n_fixed
+        whitener = solve_triangular(model.products.R0, np.eye(p)) if p else model.products.R0
+        fixed = rows.X @ whitener
+        share = np.zeros(model.n_rows)
+        scaled = self._scaled_rows()
+        for f, (Z, codes) in enumerate(zip(scaled, rows.codes, strict=True)):
+            at = model.analysis.first_row[f][codes]
+            for k in range(Z.shape[1]):
+                fixed -= Z[:, [k]] * effects[at + k]
+            for g in range(f + 1):
+                other = model.analysis.first_row[g][rows.codes[g]]
+                add_quadratic(s, w, at, other, Z, scaled[g], 1.0 if f == g else 2.0, share)
+        half = solve_triangular(root[:p, :p], fixed.T, lower=True) if p else np.zeros((0, model.n_rows))
+        share += (half * half).sum(axis=0)
+        return share * rows.weights if rows.weights.size else share
+
+    def _scaled_rows(self) -> list[NDArray[np.float64]]:
+        templates = self.model.layout.templates(self.theta)
+        return [np.ascontiguousarray(Z @ T) for Z, T in zip(self.model.products.source.Z, templates, strict=True)]
+
+    def draws(
+        self, rng: np.random.Generator, n: int, sigma: float | None = None
+    ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], ...]]:
+        """Draw coefficients and group effects from their joint normal distribution given theta and sigma.
+
+        Under a flat prior on beta this is their exact posterior given the variance parameters.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of randomness.
+        n : int
+            Number of draws.
+        sigma : float, optional
+            Residual standard deviation; the estimate when absent.
+
+        Returns
+        -------
+        beta : (n, p) ndarray
+        b : tuple of (n, J, K) ndarray
+            One array per factor.
+        """
+        model = self.model
+        p, q = model.products.n_fixed, model.analysis.n_columns
+        scale = self.sigma if sigma is None else sigma
+        s, w = model.analysis.structure, model.workspace
+        root = np.empty(model.products.gram.shape)
+        flat = model.layout.flat_templates(self.theta)
+        profile(s, w, flat, model.rhs, model.products.gram, model.n_rows, self.reml, 0.0, root)
+        noise = solve_triangular(root[:p, :p], rng.standard_normal((p, n)), lower=True, trans="T") if p else root[:0, :0]
+        mean = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
+        whitened = mean[:, None] + scale * (noise if p else np.zeros((0, n)))
+        u = w.half[:, [p]] - w.half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
+        solve_other_half(s, w, u)
+        beta = model.products.beta0 + (solve_triangular(model.products.R0, whitened).T if p else np.zeros((n, 0)))
+        effects = [
+            np.einsum("ab,jbs->sja", template, block)
+            for template, block in zip(model.layout.templates(self.theta), model.split(u), strict=True)
+        ]
+        return beta, tuple(effects)
+
+
+def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
+    """Return coefficients, group effects and all else that follows from `theta`.
+
+    Parameters
+    ----------
+    theta : (m,) array_like
+        Covariance parameters in the order of `model.layout`.
+    model : LmmKernel
+        The design.
+    reml : bool, default True
+        Whether sigma and the criterion are those of REML.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    FitError
+        If the factorisation breaks down at this theta.
+    """
+    theta = np.ascontiguousarray(theta, dtype=np.float64)
+    s, w, products = model.analysis.structure, model.workspace, model.products
+    p = products.n_fixed
+    root = np.empty(products.gram.shape)
+    value, logdet_A = profile(
+        s, w, model.layout.flat_templates(theta), model.rhs, products.gram, model.n_rows, reml, model.constant(reml), root
+    )
+    if not np.isfinite(value):
+        raise FitError(
+            "the factorisation broke down: theta is too large for double precision, or the response is an exact\n"
+            "  linear function of the predictors, so that there is no residual variance."
+        )
+    root = np.tril(root)
+    whitened = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
+    direction = np.append(-whitened, 1.0)
+    u = np.ascontiguousarray((w.half @ direction)[:, None])
+    solve_other_half(s, w, u)
+    spherical = model.split(u[:, 0])
+    pwrss, ussq = float(root[p, p] ** 2), float((u * u).sum())
+    RX = root[:p, :p].T @ products.R0
+    degrees = model.n_rows - p if reml else model.n_rows
+    return Solution(
+        model=model,
+        reml=reml,
+        theta=theta,
+        beta=products.beta0 + (solve_triangular(products.R0, whitened) if p else whitened),
+        RX=RX,
+        u=spherical,
+        b=tuple(block @ T.T for block, T in zip(spherical, model.layout.templates(theta), strict=True)),
+        pwrss=pwrss,
+        wrss=pwrss - ussq,
+        ussq=ussq,
+        logdet_A=float(logdet_A),
+        logdet_RX2=2.0 * float(np.log(np.diag(RX)).sum()),
+        sigma=float(np.sqrt(pwrss / degrees)),
+        criterion=float(value),
+    )
+
+
+@compiled
+def inverse_blocks(s, w, first, out):  # type: ignore[no-untyped-def]
+    """Copy the diagonal blocks of A^-1 of one factor's levels, which start at rows `first`, to `out` (J, K, K)."""
+    n_head = s.row_start.size - 1
+    n_head_rows = s.offset[n_head]
+    k = out.shape[1]
+    for j in range(first.size):
+        if first[j] < n_head_rows:
+            base = s.value_start[np.searchsorted(s.offset, first[j])]
+            for a in range(k):
+                for b in range(k):
+                    out[j, a, b] = w.head_inverse[base + a * k + b]
+        else:
+            at = first[j] - n_head_rows
+            for a in range(k):
+                for b in range(k):
+                    out[j, a, b] = w.tail[at + max(a, b), at + min(a, b)]
+
+
+@compiled
+def add_quadratic(s, w, first, second, Z1, Z2, weight, out):  # type: ignore[no-untyped-def]
+    """Add `weight * z1' S z2` of each row to `out`, S the block of A^-1 between the levels that start at the two rows."""
+    n_head = s.row_start.size - 1
+    n_head_rows = s.offset[n_head]
+    for i in range(first.size):
+        later, earlier = max(first[i], second[i]), min(first[i], second[i])
+        swapped = first[i] < second[i]
+        height = Z2.shape[1] if swapped else Z1.shape[1]
+        width = Z1.shape[1] if swapped else Z2.shape[1]
+        base = np.int64(-1)
+        if earlier < n_head_rows:
+            node = np.searchsorted(s.offset, earlier)
+            base = s.value_start[node]
+            if later != earlier:
+                rows = s.rows[s.row_start[node] : s.row_start[node + 1]]
+                base += width * (width + np.searchsorted(rows, later))
+        total = 0.0
+        for a in range(height):
+            for b in range(width):
+                if base >= 0:
+                    inverse = w.head_inverse[base + a * width + b]
+                else:
+                    p, q = later + a - n_head_rows, earlier + b - n_head_rows
+                    inverse = w.tail[max(p, q), min(p, q)]
+                z1 = Z1[i, b] if swapped else Z1[i, a]
+                z2 = Z2[i, a] if swapped else Z2[i, b]
+                total += z1 * inverse * z2
+        out[i] += weight * total
