@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bayeslmm.frequentist.optimize import Control, Optimum
     from bayeslmm.likelihood.crossproducts import cross_products
     from bayeslmm.likelihood.lmm import LmmKernel, criterion
-    from bayeslmm.model import Model, lmer, model
+    from bayeslmm.models import Model, lmer, model
     from bayeslmm.report.compare import compare
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOME = {
     "Fit": "contract",
     "LmmFit": "frequentist.lmm_fit",
     "LmmKernel": "likelihood.lmm",
-    "Model": "model",
+    "Model": "models",
     "Optimum": "frequentist.optimize",
     "Posterior": "bayes.posterior",
     "Prior": "bayes.priors",
@@ -41,8 +41,8 @@ _HOME = {
     "compare": "report.compare",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
-    "lmer": "model",
-    "model": "model",
+    "lmer": "models",
+    "model": "models",
     "parse_formula": "formula.parse",
 }
 

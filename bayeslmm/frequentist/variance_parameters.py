@@ -93,7 +93,7 @@ def variance_parameter_covariance(kernel: LmmKernel, solution: Solution, *, reml
     Bates et al. (2015), equations 34 and 41, before profiling sigma out.
     """
     theta = solution.theta
-    dof = kernel.n - (kernel.p if reml else 0)
+    dof = kernel.n_rows - (kernel.products.n_fixed if reml else 0)
     free = np.flatnonzero(~on_boundary(kernel.layout, theta))
     hessian = np.zeros((len(free), len(free)))
     slope = np.zeros(len(free))
