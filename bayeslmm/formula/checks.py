@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, FormulaError, underline
+from bayeslmm.errors import DataError, DataWarning, FormulaError, listing, underline
 
 if TYPE_CHECKING:
     from bayeslmm.formula.design import GroupTerm
@@ -141,6 +143,70 @@ def check_residual(term: GroupTerm, weights: Floats | None) -> None:
             "cannot be told from the residual variance.\n"
             "  Group by something that repeats, or give known sampling variances through weights."
         )
+
+
+def warn_many_effects(term: GroupTerm) -> None:
+    """Warn where a random term has as many effects as there are rows, or more.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        A random term of several effects, met by data.
+
+    Warns
+    -----
+    DataWarning
+        If so; lme4 refuses such a term.
+    """
+    n, k = term.Z.shape
+    if k > 1 and len(term.levels) * k >= n:
+        _warn(
+            f"{term.term} has {len(term.levels) * k} effects for {n} rows: its variances may not be told from the "
+            "residual variance."
+        )
+
+
+def warn_single_levels(levels: Mapping[str, tuple[str, ...] | None]) -> None:
+    """Warn about columns of categories that do not vary.
+
+    Parameters
+    ----------
+    levels : mapping of str to tuple of str, or None
+        Levels per column; None for numbers.
+
+    Warns
+    -----
+    DataWarning
+        Naming the columns with one level.
+    """
+    single = [name for name, found in levels.items() if found is not None and len(found) == 1]
+    if single:
+        _warn(f"one level only, and so no difference to estimate: {listing(single)}.")
+
+
+def warn_dropped(names: tuple[str, ...]) -> None:
+    """Warn about columns of X that were dropped.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The columns.
+
+    Warns
+    -----
+    DataWarning
+        Naming them, if any.
+    """
+    if names:
+        several = len(names) != 1
+        _warn(
+            f"{len(names)} column{'s' * several} of X dropped, being {'' if several else 'a '}linear "
+            f"combination{'s' * several} of earlier ones: {listing(names)}."
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, skip_file_prefixes=(str(Path(__file__).parents[1]),))
 
 
 def check_degrees_of_freedom(n: int, p: int) -> None:

@@ -140,15 +140,18 @@ class Recipe:
 
     Parameters
     ----------
-    text : str
+    side : str
         The right-hand side, intercept rule first, without `.`.
+    text : str
+        The formula, for carets.
     atoms : mapping of str to Node
         Label of each factor and the expression behind it.
     spec : ModelSpec
         formulaic's record.
     """
 
-    text: str
+    side: str
+    text: str = field(repr=False)
     atoms: Mapping[str, Node] = field(repr=False)
     spec: ModelSpec = field(repr=False)
 
@@ -173,12 +176,12 @@ class Recipe:
         return _as_floats(matrix, tuple(self.spec.column_names), n)
 
 
-def model_matrix(text: str, values: Mapping[str, Value], states: State, n: int) -> Matrix:
+def model_matrix(side: str, values: Mapping[str, Value], states: State, n: int, *, text: str | None = None) -> Matrix:
     """Build the columns of a right-hand side.
 
     Parameters
     ----------
-    text : str
+    side : str
         Right-hand side, intercept rule first, `.` already expanded.
     values : mapping of str to ndarray (n,) or Categorical
         Columns of the data.
@@ -186,6 +189,8 @@ def model_matrix(text: str, values: Mapping[str, Value], states: State, n: int) 
         Filled with what stateful functions learn.
     n : int
         Rows.
+    text : str, optional
+        The whole formula, for carets; the right-hand side when absent.
 
     Returns
     -------
@@ -202,12 +207,13 @@ def model_matrix(text: str, values: Mapping[str, Value], states: State, n: int) 
     >>> model_matrix("1 + x", {"x": np.array([1.0, 2.0])}, {}, 2).names
     ('Intercept', 'x')
     """
-    tree = parse_syntax(text)
+    tree = parse_syntax(side)
+    text = side if text is None else text
     atoms = {render(node, quoted=False): node for node in _factors(tree)}
     matrix = _materialise(_terms(tree, tuple(atoms)), atoms, values, states, n, text)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
-    return Matrix(_as_floats(matrix, names, n), names, Recipe(text, atoms, spec))
+    return Matrix(_as_floats(matrix, names, n), names, Recipe(side, text, atoms, spec))
 
 
 def _factors(node: Node) -> Iterator[Node]:

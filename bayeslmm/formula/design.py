@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,19 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.errors import DataError, DataWarning, listing
+from bayeslmm.errors import DataError, listing
 from bayeslmm.formula import checks
 from bayeslmm.formula.columns import Coding, Matrix, Recipe, expand_dot, learn, model_matrix
-from bayeslmm.formula.frame import (
-    Rows,
-    Table,
-    check_weights,
-    complete_rows,
-    named_column,
-    numbers,
-    read_table,
-    row_values,
-)
+from bayeslmm.formula.frame import Selection, Table, read_table, select_rows
 from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
@@ -228,7 +218,9 @@ class Design:
         groups = ", ".join(f"{factor.name} {len(factor.levels)}" for factor in self.factors)
         dropped = f", {self.n_total - self.n} dropped" if self.n_total > self.n else ""
         levels = f"; levels: {groups}" if groups else ""
-        return f"Design({self.formula.text!r}: {self.n} rows{dropped}, {len(self.coef_names)} coefficients{levels})"
+        count = len(self.coef_names)
+        coefficients = f"{count} coefficient{'s' * (count != 1)}"
+        return f"Design({self.formula.text!r}: {self.n} rows{dropped}, {coefficients}{levels})"
 
     def at(
         self,
@@ -364,65 +356,58 @@ def build_design(
     >>> build_design("y ~ x + (1 | g)", data)
     Design('y ~ x + (1 | g)': 4 rows, 2 coefficients; levels: g 2)
     """
-    formula = parse_formula(formula) if isinstance(formula, str) else formula
+    formula = formula if isinstance(formula, Formula) else parse_formula(formula)
     family_name = None if family is None else str(getattr(family, "name", family))
     table = read_table(data)
     if table.n_rows == 0:
         raise DataError("the data have no rows.")
     known_columns(formula, table.names)
-    weights_name = named_column(weights, "weights", table.names)
-    offset_name = named_column(offset, "offset", table.names)
-    fixed = _expand_fixed(formula, table, weights_name, offset_name)
+    fixed = _expand_fixed(formula, table, weights, offset)
+    names, response_names = _right_names(fixed, formula), side_names(formula.response)
+    chosen = select_rows(table, (*response_names, *names, *_group_names(formula)), weights, offset)
+    frame, rows = chosen.frame, chosen.rows
+    if not len(rows.kept):
+        shown = listing(f"{name} {count}" for name, count in rows.missing.items())
+        raise DataError(f"every one of the {rows.n_total} rows has a missing value.\n  Missing: {shown}.")
 
-    right_names = _right_names(fixed, formula)
-    response_names = side_names(formula.response)
-    extra = [name for name in (weights_name, offset_name) if name is not None]
-    used = dict.fromkeys((*response_names, *right_names, *_group_names(formula), *extra))
-    arrays = {
-        "weights": row_values(weights, "weights", table.n_rows),
-        "offset": row_values(offset, "offset", table.n_rows),
-    }
-    frame, rows = _kept(table.select(used), arrays)
-
-    coding, values = learn(frame, right_names)
-    matrix = model_matrix(fixed, values, coding.states, len(frame))
+    coding, values = learn(frame, names)
+    matrix = model_matrix(fixed, values, coding.states, len(frame), text=formula.text)
     terms, recipes = _group_terms(formula, frame, values, coding.states, matrix)
-    row_weights = _argument(arrays["weights"], weights_name, "weights", frame, rows)
-    if row_weights is not None:
-        check_weights(row_weights)
-    row_offset = _total_offset(
-        formula, values, coding.states, _argument(arrays["offset"], offset_name, "offset", frame, rows)
-    )
     response_coding, response_values = learn(frame, response_names)
-    response = read_response(formula.response, response_values, response_coding.states, family_name, trials=row_weights)
-    if response.trials is row_weights:
-        row_weights = None
-
+    response = read_response(
+        formula.response,
+        response_values,
+        response_coding.states,
+        family_name,
+        trials=chosen.weights,
+        text=formula.text,
+    )
     kept = checks.independent_columns(matrix.values)
+    dropped = np.delete(np.arange(len(matrix.names)), kept)
     encoder = Encoder(
         coding=coding,
         response_states=response_coding.states,
         fixed=matrix.recipe,
         kept=kept,
         random=recipes,
-        names=right_names,
-        weights=weights_name,
-        offset=offset_name,
-        offset_was_array=arrays["offset"] is not None,
+        names=names,
+        weights=chosen.weights_name,
+        offset=chosen.offset_name,
+        offset_was_array=chosen.offset is not None and chosen.offset_name is None,
         family=family_name,
     )
     design = Design(
         formula=formula,
         y=response.y,
-        X=matrix.values if len(kept) == len(matrix.names) else np.ascontiguousarray(matrix.values[:, kept]),
+        X=_take_columns(matrix.values, kept),
         coef_names=tuple(matrix.names[index] for index in kept),
         terms=terms,
-        weights=row_weights,
-        offset=row_offset,
+        weights=None if response.trials is chosen.weights else chosen.weights,
+        offset=_total_offset(formula, values, coding.states, chosen.offset),
         rows=rows.kept,
         n_total=rows.n_total,
         missing=rows.missing,
-        dropped_columns=tuple(name for index, name in enumerate(matrix.names) if index not in set(kept.tolist())),
+        dropped_columns=tuple(matrix.names[index] for index in dropped),
         response_name=formula.response,
         data=frame,
         encoder=encoder,
@@ -433,8 +418,8 @@ def build_design(
     return design
 
 
-def _expand_fixed(formula: Formula, table: Table, *arguments: str | None) -> str:
-    elsewhere = {*formula_names(formula), *arguments}
+def _expand_fixed(formula: Formula, table: Table, *arguments: Any) -> str:
+    elsewhere = {*formula_names(formula), *(given for given in arguments if isinstance(given, str))}
     return expand_dot(formula.fixed, tuple(name for name in table.names if name not in elsewhere))
 
 
@@ -447,28 +432,15 @@ def _group_names(formula: Formula) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for term in formula.random for name in term.group))
 
 
-def _kept(frame: pd.DataFrame, arrays: Mapping[str, Floats | None]) -> tuple[pd.DataFrame, Rows]:
-    """Drop rows with missing values."""
-    rows = complete_rows(frame, arrays)
-    if not len(rows.kept):
-        shown = listing(f"{name} {count}" for name, count in rows.missing.items())
-        raise DataError(f"every one of the {rows.n_total} rows has a missing value.\n  Missing: {shown}.")
-    return (frame if rows.all_kept else frame.take(rows.kept).reset_index(drop=True)), rows
-
-
-def _argument(
-    array: Floats | None, name: str | None, role: Literal["weights", "offset"], frame: pd.DataFrame, rows: Rows
-) -> Floats | None:
-    if name is not None:
-        return numbers(frame[name], role)
-    return None if array is None else array[rows.kept]
+def _take_columns(matrix: Floats, kept: NDArray[np.intp]) -> Floats:
+    return matrix if len(kept) == matrix.shape[1] else np.ascontiguousarray(matrix[:, kept])
 
 
 def _total_offset(formula: Formula, values: Mapping[str, Any], states: State, argument: Floats | None) -> Floats | None:
     """Add up every offset of the formula and the argument."""
     total = argument
     for text in formula.offsets:
-        value = evaluate(parse_syntax(text), values, states, text)
+        value = evaluate(parse_syntax(text), values, states, formula.text)
         if not isinstance(value, np.ndarray) or value.ndim != 1:
             raise DataError(f"offset({text}) must be one column of numbers.")
         if not np.isfinite(value).all():
@@ -483,10 +455,10 @@ def _group_terms(
     """Build every random term; equal right-hand sides, the fixed one included, share one matrix."""
     columns = {name: _group_column(frame[name], name) for name in _group_names(formula)}
     factors = {term.group: joint_levels([columns[name] for name in term.group], term.factor) for term in formula.random}
-    matrices = {fixed.recipe.text: fixed}
+    matrices = {fixed.recipe.side: fixed}
     for term in formula.random:
         if term.columns not in matrices:
-            matrices[term.columns] = model_matrix(term.columns, values, states, len(frame))
+            matrices[term.columns] = model_matrix(term.columns, values, states, len(frame), text=formula.text)
     terms = []
     for term in formula.random:
         matrix, levels = matrices[term.columns], factors[term.group]
@@ -512,24 +484,15 @@ def _check(design: Design) -> None:
     for term in design.terms:
         checks.check_levels(term)
     checks.check_distinct_effects(design.terms, design.formula.text)
-    if design.trials is None:
-        checks.check_variation(_known(design.y), design.offset, design.response_name)
+    if design.trials is None and design.y is not None:
+        checks.check_variation(design.y, design.offset, design.response_name)
     if design.encoder.family in (None, "gaussian") and design.trials is None:
         checks.check_degrees_of_freedom(*design.X.shape)
         for term in design.terms:
             checks.check_residual(term, design.weights)
-    if design.dropped_columns:
-        warnings.warn(
-            f"{len(design.dropped_columns)} column{'s' * (len(design.dropped_columns) != 1)} of X dropped, "
-            f"being linear combinations of earlier ones: {listing(design.dropped_columns)}.",
-            DataWarning,
-            stacklevel=3,
-        )
-
-
-def _known(y: Floats | None) -> Floats:
-    assert y is not None
-    return y
+            checks.warn_many_effects(term)
+    checks.warn_single_levels(design.encoder.coding.levels)
+    checks.warn_dropped(design.dropped_columns)
 
 
 def _at(
@@ -554,40 +517,28 @@ def _at(
             f"the new data have no column{'s' * (len(absent) > 1)} {listing(map(repr, absent))}.\n"
             f"  Needed: {listing(needed)}."
         )
-    weights_name = named_column(weights, "weights", table.names)
-    offset_name = named_column(offset, "offset", table.names)
-    extra = [name for name in (weights_name, offset_name) if name is not None]
-    arrays = {
-        "weights": row_values(weights, "weights", table.n_rows),
-        "offset": row_values(offset, "offset", table.n_rows),
-    }
-    frame = table.select(dict.fromkeys((*needed, *extra)))
-    rows = complete_rows(frame, arrays)
+    chosen = select_rows(table, needed, weights, offset)
+    rows, n = chosen.rows, len(chosen.frame)
     if rows.missing and na == "error":
         shown = listing(f"{name} ({count} row{'s' * (count != 1)})" for name, count in rows.missing.items())
         raise DataError(f"the new data have missing values: {shown}.\n  na='drop' leaves these rows out.")
-    frame = frame if rows.all_kept else frame.take(rows.kept).reset_index(drop=True)
 
-    n = len(frame)
     states = encoder.coding.states
-    values = encoder.coding.values(frame, encoder.names)
-    X = encoder.fixed.apply(values, states, n)
-    row_weights = _argument(arrays["weights"], weights_name, "weights", frame, rows)
-    response, frame = _new_response(design, table, frame, rows, row_weights)
-    if response is not None and response.trials is row_weights:
-        row_weights = None
+    values = encoder.coding.values(chosen.frame, encoder.names)
+    response, frame = _new_response(design, table, chosen)
+    trials = None if response is None else response.trials
     return replace(
         design,
         y=None if response is None else response.y,
-        X=X if X.shape[1] == len(encoder.kept) else np.ascontiguousarray(X[:, encoder.kept]),
+        X=_take_columns(encoder.fixed.apply(values, states, n), encoder.kept),
         terms=_terms_at(design, frame, values, n),
-        weights=row_weights if row_weights is None else check_weights(row_weights),
-        offset=_total_offset(formula, values, states, _argument(arrays["offset"], offset_name, "offset", frame, rows)),
+        weights=None if trials is chosen.weights else chosen.weights,
+        offset=_total_offset(formula, values, states, chosen.offset),
         rows=rows.kept,
         n_total=rows.n_total,
         missing=rows.missing,
         data=frame,
-        trials=None if response is None else response.trials,
+        trials=trials,
     )
 
 
@@ -602,21 +553,19 @@ def _terms_at(design: Design, frame: pd.DataFrame, values: Mapping[str, Any], n:
     return tuple(terms)
 
 
-def _new_response(
-    design: Design, table: Table, frame: pd.DataFrame, rows: Rows, weights: Floats | None
-) -> tuple[Response | None, pd.DataFrame]:
-    """Read the response of new data where all of it is there."""
-    names = side_names(design.formula.response)
+def _new_response(design: Design, table: Table, chosen: Selection) -> tuple[Response | None, pd.DataFrame]:
+    """Read the response of new data where all of it is there; its columns join the frame."""
+    side, encoder = design.formula.response, design.encoder
+    names = side_names(side)
     if not all(name in table.names for name in names):
-        return None, frame
-    columns = table.select(names).take(rows.kept).reset_index(drop=True)
-    frame = pd.concat([columns, frame.drop(columns=[name for name in names if name in frame])], axis=1)
+        return None, chosen.frame
+    columns = table.select(names).take(chosen.rows.kept).reset_index(drop=True)
+    frame = pd.concat([columns, chosen.frame.drop(columns=[name for name in names if name in chosen.frame])], axis=1)
     if columns.isna().to_numpy().any():
         return None, frame
     _, values = learn(columns, names)
-    response = read_response(
-        design.formula.response, values, design.encoder.response_states, design.encoder.family, trials=weights
-    )
+    states, text = encoder.response_states, design.formula.text
+    response = read_response(side, values, states, encoder.family, trials=chosen.weights, text=text)
     return _in_fitted_levels(response, design), frame
 
 
@@ -685,10 +634,3 @@ def _add_columns(columns: dict[str, Any], matrix: NDArray[Any], names: Sequence[
 
 def _sum_of(names: Sequence[str]) -> str:
     return " + ".join(["0", *map(quote, names)])
-
-
-def _known_covariance(covariance: str) -> Covariance:
-    match covariance:
-        case "us" | "diag" | "cs" | "ar1":
-            return covariance
-    raise DataError(f"{covariance!r} is no covariance structure; give 'us', 'diag', 'cs' or 'ar1'.")

@@ -262,6 +262,76 @@ def complete_rows(frame: pd.DataFrame, arrays: Mapping[str, Floats | None]) -> R
     return Rows(np.flatnonzero(complete), len(frame), missing)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Columns, weights and offset of the rows that can be used.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns as given, rows kept, numbered from 0.
+    rows : Rows
+        Which rows they are.
+    weights, offset : ndarray (n,) or None
+        What the arguments gave for these rows.
+    weights_name, offset_name : str or None
+        Columns they name.
+    """
+
+    frame: pd.DataFrame
+    rows: Rows
+    weights: Floats | None
+    offset: Floats | None
+    weights_name: str | None
+    offset_name: str | None
+
+
+def select_rows(table: Table, names: Iterable[str], weights: Any, offset: Any) -> Selection:
+    """Read columns, weights and offset, and leave out rows where any of them is missing.
+
+    Parameters
+    ----------
+    table : Table
+        The data.
+    names : iterable of str
+        Columns of the formula.
+    weights, offset : str, array or None
+        As the caller gave them.
+
+    Returns
+    -------
+    Selection
+        Rows without missing values.
+
+    Raises
+    ------
+    DataError
+        If weights or offset do not fit the data.
+
+    Examples
+    --------
+    >>> select_rows(read_table({"x": [1.0, np.nan], "w": [1, 2]}), ["x"], "w", None).weights
+    array([1.])
+    """
+    weights_name = named_column(weights, "weights", table.names)
+    offset_name = named_column(offset, "offset", table.names)
+    extra = [name for name in (weights_name, offset_name) if name is not None]
+    frame = table.select(dict.fromkeys((*names, *extra)))
+    arrays = {
+        "weights": row_values(weights, "weights", table.n_rows),
+        "offset": row_values(offset, "offset", table.n_rows),
+    }
+    rows = complete_rows(frame, arrays)
+    if not rows.all_kept:
+        frame = frame.take(rows.kept).reset_index(drop=True)
+        arrays = {role: None if values is None else values[rows.kept] for role, values in arrays.items()}
+    row_weights = arrays["weights"] if weights_name is None else numbers(frame[weights_name], "weights")
+    row_offset = arrays["offset"] if offset_name is None else numbers(frame[offset_name], "offset")
+    if row_weights is not None:
+        check_weights(row_weights)
+    return Selection(frame, rows, row_weights, row_offset, weights_name, offset_name)
+
+
 def row_values(given: Any, role: Literal["weights", "offset"], n_rows: int) -> Floats | None:
     """Return weights or offsets given as an array, or None if a column was named or nothing given.
 

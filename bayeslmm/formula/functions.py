@@ -26,12 +26,15 @@ from bayeslmm.formula.syntax import (
     Node,
     Number,
     Sequence,
+    Span,
     String,
     Sum,
     Unary,
     children,
     fail,
+    parse_syntax,
     render,
+    walk,
 )
 
 Value = NDArray[np.float64] | NDArray[np.bool_] | pd.Categorical
@@ -212,7 +215,8 @@ def _bind_options(
     bound: dict[str, Any] = {}
     for position, (key, value) in enumerate(arguments):
         if key is None and position >= len(allowed):
-            fail(text, value.span, f"{name}() takes {len(allowed) or 'no'} option{'s' * (len(allowed) != 1)} at most")
+            known = f"Options: {listing(allowed)}." if allowed else f"Write {name}(x)."
+            fail(text, value.span, f"{name}() has too many arguments", known)
         option = allowed[position] if key is None else key
         if option not in allowed:
             known = f"Options: {listing(allowed)}." if allowed else f"{name}() has no options."
@@ -258,6 +262,30 @@ def _constant(node: Node, text: str, *, contrasts: bool = False) -> Any:
         fail(text, node.span, f"{render(node)!r} is not a contrast", way_out)
     way_out = "An option is a number, text in quotes, TRUE, FALSE or a list such as [1, 2]."
     fail(text, node.span, f"{render(node)!r} is not a constant", way_out)
+
+
+def locate(node: Node, text: str) -> Span | None:
+    """Find an expression in the user's own text, which a right-hand side is a rewriting of.
+
+    Parameters
+    ----------
+    node : Node
+        The expression.
+    text : str
+        The formula.
+
+    Returns
+    -------
+    tuple of int or None
+        Where it stands first; None if the user did not write it, as what `.` stands for.
+
+    Examples
+    --------
+    >>> locate(Name("x", (0, 1)), "y ~ x")
+    (4, 5)
+    """
+    wanted = render(node)
+    return next((found.span for found in walk(parse_syntax(text)) if render(found) == wanted), None)
 
 
 def column_names(node: Node) -> Iterator[Name]:
@@ -454,5 +482,6 @@ def _reference(base: Any, value: pd.Categorical, node: Call, text: str) -> str:
 
 
 def _with_caret(problem: str, node: Node, text: str, way_out: str = "") -> str:
-    shown = underline(text, node.span) if text[slice(*node.span)] else ""
+    span = locate(node, text)
+    shown = "" if span is None else underline(text, span)
     return "\n".join(filter(None, [problem, shown, way_out and f"  {way_out}"]))

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import cast
 
 from bayeslmm.errors import FormulaError, did_you_mean, listing
-from bayeslmm.formula.functions import FUNCTIONS, check_expression, column_names
+from bayeslmm.formula.functions import FUNCTIONS, check_expression, column_names, locate
 from bayeslmm.formula.syntax import (
     Binary,
     Call,
@@ -25,6 +25,7 @@ from bayeslmm.formula.syntax import (
     parse_syntax,
     quote,
     render,
+    walk,
 )
 from bayeslmm.formula.terms import Covariance, Formula, RandomTerm
 
@@ -50,6 +51,7 @@ class _RightSide:
 
     fixed: list[tuple[str, Node]] = field(default_factory=list)
     random: list[RandomTerm] = field(default_factory=list)
+    varying: list[tuple[str, Node]] = field(default_factory=list)
     offsets: list[Node] = field(default_factory=list)
     group_names: list[Name] = field(default_factory=list)
 
@@ -104,20 +106,14 @@ def _parse(text: str) -> Formula:
 
 def _split_at_tilde(tree: Node, text: str) -> tuple[Node, Node]:
     if not (isinstance(tree, Binary) and tree.operator == "~"):
-        for node in _walk(tree):
+        for node in walk(tree):
             if isinstance(node, Binary) and node.operator == "~":
                 fail(text, node.operator_span, "'~' cannot stand in parentheses", _EXAMPLE)
         fail(text, tree.span, "there is no '~' between a response and its predictors", _EXAMPLE)
-    for node in (*_walk(tree.left), *_walk(tree.right)):
+    for node in (*walk(tree.left), *walk(tree.right)):
         if isinstance(node, Binary) and node.operator == "~":
             fail(text, tree.operator_span, "a formula has one '~'")
     return tree.left, tree.right
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in children(node):
-        yield from _walk(child)
 
 
 def _parts(node: Node) -> Iterator[tuple[str, Node]]:
@@ -143,7 +139,7 @@ def _check_response(node: Node, text: str) -> None:
             check_expression(argument, text)
     else:
         check_expression(node, text)
-        for part in _walk(node):
+        for part in walk(node):
             if isinstance(part, Call) and FUNCTIONS[part.function].kind == "categorical":
                 fail(text, part.span, "categories cannot be made in the response", "Make the column before.")
             if isinstance(part, Call) and part.function in ("poly", "bs", "cr", "cs", "cc"):
@@ -160,7 +156,7 @@ def _check_response_alone(response: Node, sides: _RightSide, text: str) -> None:
             fail(text, name.span, f"{quote(name.name)!r} is the response and cannot be a grouping factor")
     if not isinstance(response, Name):
         return
-    for sign, node in (*sides.fixed, *(("+", node) for node in sides.offsets)):
+    for sign, node in (*sides.fixed, *sides.varying, *(("+", node) for node in sides.offsets)):
         for name in column_names(node):
             if name.name in names and sign == "+":
                 fail(text, name.span, f"{quote(name.name)!r} is the response and cannot predict itself")
@@ -227,11 +223,12 @@ def _add_random(
     if sign == "-":
         fail(text, span, "a random term cannot be taken away", "Leave it out.")
     for side in (bar.left, bar.right):
-        for node in _walk(side):
+        for node in walk(side):
             if isinstance(node, Binary) and node.operator in _BARS:
                 fail(text, node.operator_span, "a random term has one bar", "Write (x | a) + (x | b).")
     covariance, hom = _structure(bar, structure, text)
     columns = _random_columns(bar.left, text)
+    sides.varying.extend(_parts(bar.left))
     for group in _groups(bar.right, text):
         sides.random.append(RandomTerm(columns, tuple(name.name for name in group), covariance, hom, span))
         sides.group_names.extend(group)
@@ -258,7 +255,7 @@ def _random_columns(left: Node, text: str) -> str:
     for _, node in parts:
         if isinstance(node, Call) and node.function == "offset":
             fail(text, node.span, "offset() cannot stand in a random term")
-        for below in _walk(node):
+        for below in walk(node):
             if isinstance(below, Dot):
                 fail(text, below.span, "'.' cannot stand in a random term", "Name the columns that vary.")
         check_terms(node, text, top=True)
@@ -434,14 +431,10 @@ def known_columns(formula: Formula, names: tuple[str, ...]) -> None:
 
 def _fail_unknown_column(formula: Formula, name: str, way_out: str) -> None:
     problem = f"there is no column {name!r}"
-    span = next((node.span for node in _walk(parse_syntax(formula.text)) if _is_named(node, name)), None)
+    span = locate(Name(name, (0, 0)), formula.text)
     if span is None:
         raise FormulaError(f"{problem}\n  {way_out}")
     fail(formula.text, span, problem, way_out)
-
-
-def _is_named(node: Node, name: str) -> bool:
-    return isinstance(node, Name) and node.name == name
 
 
 def formula_names(formula: Formula) -> tuple[str, ...]:

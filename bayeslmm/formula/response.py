@@ -41,13 +41,19 @@ class Response:
 
 
 def read_response(
-    text: str, values: Mapping[str, Value], states: State, family: str | None, trials: Floats | None = None
+    side: str,
+    values: Mapping[str, Value],
+    states: State,
+    family: str | None,
+    *,
+    trials: Floats | None = None,
+    text: str | None = None,
 ) -> Response:
     """Compute the response.
 
     Parameters
     ----------
-    text : str
+    side : str
         Left-hand side.
     values : mapping of str to ndarray (n,) or Categorical
         Columns of the data.
@@ -57,6 +63,8 @@ def read_response(
         Name of the family; None stands for gaussian, or for binomial where `cbind` or `prop` says so.
     trials : ndarray (n,), optional
         Weights of a binomial response given as a proportion.
+    text : str, optional
+        The whole formula, for carets; the left-hand side when absent.
 
     Returns
     -------
@@ -76,7 +84,8 @@ def read_response(
     >>> read_response("prop(k, n)", values, {}, "binomial").y
     array([0.5 , 0.25])
     """
-    node = parse_syntax(text)
+    node = parse_syntax(side)
+    text = side if text is None else text
     if isinstance(node, Call) and node.function in ("cbind", "prop"):
         return _counted(node, values, states, family, text)
     value = evaluate(node, values, states, text)
@@ -180,10 +189,10 @@ def _counted(node: Call, values: Mapping[str, Value], states: State, family: str
 
 def _check_counts(successes: Floats, trials: Floats, name: str) -> None:
     problems = (
+        (trials <= 0, "there are no trials"),
         (successes < 0, f"{name} is negative"),
         ((successes != np.round(successes)) | (trials != np.round(trials)), "successes or trials are no whole numbers"),
         (successes > trials, f"{name} is larger than the number of trials"),
-        (trials <= 0, "there are no trials"),
     )
     for mask, problem in problems:
         if np.any(mask):

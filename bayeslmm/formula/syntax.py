@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
@@ -526,3 +527,26 @@ def children(node: Node) -> tuple[Node, ...]:
             return tuple(part for _, part in parts)
         case _:
             return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield a node and all nodes below it.
+
+    Parameters
+    ----------
+    node : Node
+        The tree.
+
+    Yields
+    ------
+    Node
+        Outer ones first, in the order of the text.
+
+    Examples
+    --------
+    >>> [render(part) for part in walk(parse_syntax("a:b"))]
+    ['a:b', 'a', 'b']
+    """
+    yield node
+    for child in children(node):
+        yield from walk(child)
