@@ -15,6 +15,7 @@ import pandas as pd
 from bayeslmm.errors import ComparisonError, listing
 from bayeslmm.report.grid import STYLE, Grid
 from bayeslmm.report.numbers import format_number, shared_decimals
+from bayeslmm.report.tables import notes_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,24 @@ MOST_RHAT = 1.01
 
 
 @dataclass(frozen=True)
+class DrawShape:
+    """What the draws of one parameter look like; missing where there are none.
+
+    Parameters
+    ----------
+    median, skewness : float
+        Of all draws.
+    ess, rhat : float
+        Effective number of draws and R-hat.
+    """
+
+    median: float = float("nan")
+    skewness: float = float("nan")
+    ess: float = float("nan")
+    rhat: float = float("nan")
+
+
+@dataclass(frozen=True)
 class Row:
     """One parameter under both results, with what is needed to judge the difference.
 
@@ -57,10 +76,8 @@ class Row:
         From the fit; `se` is missing on the boundary.
     mean, sd, post_lower, post_upper : float
         From the posterior.
-    median, skewness : float
-        Of the posterior draws; missing if there are none.
-    ess, rhat : float
-        Effective number of draws and split R-hat.
+    draws : DrawShape
+        Of the posterior.
     factor : str
         Grouping factor of an SD or correlation; else empty.
     levels : int
@@ -77,10 +94,7 @@ class Row:
     sd: float
     post_lower: float
     post_upper: float
-    median: float = float("nan")
-    skewness: float = float("nan")
-    ess: float = float("nan")
-    rhat: float = float("nan")
+    draws: DrawShape = DrawShape()
     factor: str = ""
     levels: int = 0
 
@@ -92,7 +106,11 @@ class Row:
     @property
     def is_simulation_noise(self) -> bool:
         """Whether the difference of the points is within four Monte Carlo standard errors."""
-        return bool(abs(self.mean - self.estimate) < 4 * self.sd / np.sqrt(self.ess)) if self.ess > 0 else False
+        return (
+            bool(abs(self.mean - self.estimate) < 4 * self.sd / np.sqrt(self.draws.ess))
+            if self.draws.ess > 0
+            else False
+        )
 
 
 @dataclass(frozen=True)
@@ -188,8 +206,13 @@ class Comparison:
         """
         return STYLE + self.grid().html(self.title) + self.closing_html()
 
-    def closing_html(self) -> str:
+    def closing_html(self, with_notes: bool = True) -> str:
         """Return the sentences below the table as HTML.
+
+        Parameters
+        ----------
+        with_notes : bool, default True
+            Whether the notes follow the disagreements.
 
         Returns
         -------
@@ -204,7 +227,7 @@ class Comparison:
             body = f"<p>Where they disagree, and why:</p><ul>{''.join(items)}</ul>"
         else:
             body = f"<p>{html.escape(self.agreement)}</p>"
-        return body + "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return body + (notes_html(self.notes) if with_notes else "")
 
     @property
     def agreement(self) -> str:
@@ -370,7 +393,7 @@ def check_same_model(first: Design, second: Design) -> None:
             f"  {first.formula.text}\n  {second.formula.text}\n"
             "  Call fit() and sample() on the same model."
         )
-    if len(first.rows) != len(second.rows) or not np.array_equal(first.y, second.y):
+    if len(first.rows) != len(second.rows) or not np.array_equal(np.asarray(first.y), np.asarray(second.y)):
         raise ComparisonError(
             f"the two results rest on different rows ({len(first.rows)} and {len(second.rows)}).\n"
             "  Call fit() and sample() on the same model."
@@ -390,22 +413,21 @@ def parameter_draws(post: Fit) -> dict[str, NDArray[np.float64]]:
     dict of str to ndarray (chains, draws)
         Named as in `Fit.parameter_frame`; parameters without draws are left out.
     """
-    posterior = post.to_datatree()["posterior"]
-    found: dict[str, NDArray[np.float64]] = {}
-
-    def keep(name: str, variable: str, *where: int) -> None:
-        if variable in posterior:
-            found[name] = np.asarray(posterior[variable].values[(..., *where)], dtype=float)
-
-    for position, name in enumerate(post.design.coef_names):
-        keep(name, "beta", position)
+    posterior = post.to_datatree()["posterior"].to_dataset()
+    places: dict[str, tuple[str, tuple[int, ...]]] = {
+        name: ("beta", (position,)) for position, name in enumerate(post.design.coef_names)
+    }
     for factor in post.design.factors:
         for k, effect in enumerate(factor.effects):
-            keep(f"sd_{factor.name}[{effect}]", f"sd_{factor.name}", k)
+            places[f"sd_{factor.name}[{effect}]"] = (f"sd_{factor.name}", (k,))
         for (i, a), (j, b) in combinations(enumerate(factor.effects), 2):
-            keep(f"corr_{factor.name}[{a},{b}]", f"corr_{factor.name}", i, j)
-    keep("sigma", "sigma")
-    return found
+            places[f"corr_{factor.name}[{a},{b}]"] = (f"corr_{factor.name}", (i, j))
+    places["sigma"] = ("sigma", ())
+    return {
+        name: np.moveaxis(posterior[variable].to_numpy(), (0, 1), (-2, -1))[where]
+        for name, (variable, where) in places.items()
+        if variable in posterior
+    }
 
 
 def flags_of(row: Row, engine: str, level: float) -> list[Flag]:
@@ -465,18 +487,18 @@ def _few_groups(row: Row, engine: str, level: float) -> tuple[str, str] | None:
 
 
 def _skewed(row: Row, engine: str, level: float) -> tuple[str, str] | None:
-    if row.kind not in ("sd", "sigma") or _on_boundary(row) or not row.skewness > SKEWED or not row.shift > SHIFT:
+    if row.kind not in ("sd", "sigma") or _on_boundary(row) or not row.draws.skewness > SKEWED or not row.shift > SHIFT:
         return None
     return "skewed", (
         f"the posterior has a long right tail, so its mean {_short(row.mean)} lies above the {engine} estimate "
-        f"{_short(row.estimate)} (median {_short(row.median)}); compare the intervals."
+        f"{_short(row.estimate)} (median {_short(row.draws.median)}); compare the intervals."
     )
 
 
 def _shifted(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if _on_boundary(row) or not abs(row.shift) > SHIFT or row.is_simulation_noise:
         return None
-    if 0 < row.levels < FEW_LEVELS or (row.kind in ("sd", "sigma") and row.skewness > SKEWED):
+    if 0 < row.levels < FEW_LEVELS or (row.kind in ("sd", "sigma") and row.draws.skewness > SKEWED):
         return None
     if row.kind == "corr":
         towards = "towards zero " if abs(row.mean) < abs(row.estimate) else ""
@@ -524,8 +546,8 @@ def sampling_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     tuple of str
         Empty when the draws are fine.
     """
-    few = [row.name for row in rows if row.ess < ENOUGH_DRAWS]
-    apart = [row.name for row in rows if row.rhat > MOST_RHAT]
+    few = [row.name for row in rows if row.draws.ess < ENOUGH_DRAWS]
+    apart = [row.name for row in rows if row.draws.rhat > MOST_RHAT]
     notes = []
     if apart:
         notes.append(f"The chains disagree (R-hat above {MOST_RHAT}) on {listing(apart, 5)}: sample longer first.")
@@ -548,30 +570,33 @@ def _rows(frame: pd.DataFrame, draws: Mapping[str, NDArray[np.float64]], design:
         for factor in design.factors
         for kind in ("sd", "corr")
     }
-    rows = []
-    for name, values in frame.iterrows():
-        kind = str(values["kind"])
-        factor, levels = "", 0
-        if kind in ("sd", "corr"):
-            factor, levels = next((o for prefix, o in owner.items() if str(name).startswith(prefix)), ("", 0))
-        numbers = [float(values[column]) for column in FIT_COLUMNS + POSTERIOR_COLUMNS]
-        rows.append(Row(str(name), kind, *numbers, **_shape(draws.get(str(name))), factor=factor, levels=levels))
-    return rows
+    return [_row(str(name), values, draws, owner) for name, values in frame.iterrows()]
 
 
-def _shape(draws: NDArray[np.float64] | None) -> dict[str, float]:
-    """Return median, skewness, effective draws and R-hat of the draws (chains, draws) of one parameter."""
+def _row(
+    name: str, values: pd.Series, draws: Mapping[str, NDArray[np.float64]], owner: Mapping[str, tuple[str, int]]
+) -> Row:
+    factor, levels = next((found for prefix, found in owner.items() if name.startswith(prefix)), ("", 0))
+    estimate, se, lower, upper = (float(values[column]) for column in FIT_COLUMNS)
+    mean, sd, post_lower, post_upper = (float(values[column]) for column in POSTERIOR_COLUMNS)
+    shape = _shape(draws.get(name))
+    return Row(
+        name, str(values["kind"]), estimate, se, lower, upper, mean, sd, post_lower, post_upper, shape, factor, levels
+    )
+
+
+def _shape(draws: NDArray[np.float64] | None) -> DrawShape:
     if draws is None or not draws.std() > 0:
-        return {}
+        return DrawShape()
     from arviz_stats.base import array_stats
 
     deviations = draws - draws.mean()
-    return {
-        "median": float(np.median(draws)),
-        "skewness": float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5),
-        "ess": float(array_stats.ess(draws, chain_axis=0, draw_axis=1)),
-        "rhat": float(array_stats.rhat(draws, chain_axis=0, draw_axis=1)) if len(draws) > 1 else float("nan"),
-    }
+    return DrawShape(
+        median=float(np.median(draws)),
+        skewness=float(np.mean(deviations**3) / np.mean(deviations**2) ** 1.5),
+        ess=float(array_stats.ess(draws, chain_axis=0, draw_axis=1)),
+        rhat=float(array_stats.rhat(draws, chain_axis=0, draw_axis=1)) if len(draws) > 1 else float("nan"),
+    )
 
 
 def _on_boundary(row: Row) -> bool:

@@ -35,21 +35,22 @@ from bayeslmm.report.mathml import (
     symbol,
     word,
 )
+from bayeslmm.report.records import PriorLike
 
 if TYPE_CHECKING:
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design, GroupTerm
-    from bayeslmm.report.records import PriorLike, PriorsLike
+    from bayeslmm.report.records import PriorsLike
 
 MOST_COEFFICIENTS = 20
 TERMS_PER_LINE = 4
 INTERCEPT = "Intercept"
 EQUATION_STYLE = (
     "<style>.blm-equation{border-collapse:collapse;margin:.8em 0}"
-    ".blm-equation td{padding:.18em .15em;border:0;text-align:left;vertical-align:middle;background:none}"
+    ".blm-equation td{padding:.18em .15em;border:0;text-align:left;vertical-align:baseline;background:none}"
     ".blm-equation td.left{text-align:right;white-space:nowrap}"
     ".blm-equation tbody+tbody tr:first-child td{padding-top:1em}"
-    ".blm-equation math{font-size:1.12em}</style>"
+    ".blm-equation math{font-size:1.12em;font-family:STIX Two Math,Cambria Math,Latin Modern Math,math}</style>"
 )
 
 
@@ -287,7 +288,7 @@ def _effect_lines(term: GroupTerm, places: tuple[int | None, ...], design: Desig
         return
     diagonal = sub(bold("D"), word(term.factor))
     yield Line(effects, row(SIM, call(CALLIGRAPHIC_N, bold("0"), row(diagonal, corr, diagonal)), *levels))
-    yield Line(diagonal, row(EQUALS, call(operator("diag"), *sds)))
+    yield Line(diagonal, row(EQUALS, *((sds[0], bold("I")) if term.term.hom else (call(operator("diag"), *sds),))))
     if structure in ("cs", "ar1"):
         yield _structured_correlation(term.factor, rho, structure)
 
@@ -385,7 +386,7 @@ def distribution(prior: PriorLike) -> Math:
 def _argument(value: Any) -> Math:
     if isinstance(value, int | float):
         return number(value)
-    return distribution(value) if hasattr(value, "args") else word(str(value))
+    return distribution(value) if isinstance(value, PriorLike) else word(str(value))
 
 
 def _mathml_row(line: Line) -> str:

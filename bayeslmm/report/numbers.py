@@ -25,7 +25,7 @@ def shared_decimals(
     most : int, default 7
         Upper limit.
     trim : bool, default True
-        Leave out decimals that are zero in every number.
+        Leave out decimals that every number, rounded to `significant` digits, can do without.
 
     Returns
     -------
@@ -45,12 +45,17 @@ def shared_decimals(
     exponent = math.floor(math.log10(min(magnitudes)))
     if -exponent > most:
         return None
-    decimals = min(max(significant - 1 - exponent, 0), most)
-    texts = [f"{magnitude:.{decimals}f}" for magnitude in magnitudes]
-    while trim and decimals and all(text.endswith("0") for text in texts):
-        decimals -= 1
-        texts = [text[:-1] for text in texts]
-    return decimals
+    needed = min(max(significant - 1 - exponent, 0), most)
+    if not trim:
+        return needed
+    return max(min(_needed_decimals(magnitude, significant), needed) for magnitude in magnitudes)
+
+
+def _needed_decimals(magnitude: float, significant: int) -> int:
+    """Return the decimals of a number rounded to so many significant digits, without zeros at the end."""
+    mantissa, _, exponent = f"{magnitude:.{significant - 1}e}".partition("e")
+    digits = mantissa.replace(".", "").rstrip("0")
+    return max(len(digits) - 1 - int(exponent), 0)
 
 
 def format_numbers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ class Table:
             for position in range(self.frame.shape[1])
         ]
         align = "l" * len(label_names) + "".join(
-            "r" if pd.api.types.is_numeric_dtype(dtype) else "l" for dtype in self.frame.dtypes
+            "r" if _is_number(dtype) else "l" for dtype in self.frame.dtypes
         )
         header = (*label_names, *map(str, self.frame.columns))
         return Grid(header, tuple(zip(*labels, *columns, strict=True)), align)
@@ -394,7 +395,7 @@ def format_column(scale: pd.DataFrame, column: pd.Series, digits: int = 4) -> li
     ['1,000', '20']
     """
     name = str(column.name)
-    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    if not _is_number(column.dtype):
         return ["" if value is None or value is pd.NA or value != value else str(value) for value in column]
     values = column.to_numpy(dtype=float, na_value=np.nan)
     if name.startswith("Pr(") or name in ("p", "p value", "p-value"):
@@ -406,6 +407,10 @@ def format_column(scale: pd.DataFrame, column: pd.Series, digits: int = 4) -> li
         return format_numbers(values, digits, most=digits - 1)
     decimals = shared_decimals(numbers, digits)
     return [format_number(value, decimals, digits) for value in values]
+
+
+def _is_number(dtype: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype))
 
 
 def abbreviate(names: Sequence[str], length: int = 6) -> tuple[str, ...]:
