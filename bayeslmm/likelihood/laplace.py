@@ -1,0 +1,568 @@
+"""The Laplace approximation of a generalised mixed model's likelihood, with its gradient by implicit differentiation.
+
+With the mode u of the penalised log-likelihood and A = Lambda' Z'WZ Lambda + I there,
+
+    log L(theta, beta, phi) = l(y | u) - u'u / 2 - log|A| / 2.
+
+W depends on u, and u on the parameters: with h_i the leverages (Z Lambda A^-1 Lambda' Z')_ii, s_i = w'_i h_i and
+delta = A^-1 Lambda' Z's,
+
+    d log L / d beta    = X' r,                 r = l' - (s - W Z Lambda delta) / 2
+    d log L / d Lambda  = Z'r u' - Z'l' delta' / 2 - Z'WZ Lambda A^-1     (entries in the pattern of Lambda)
+    d log L / d phi     = sum dl/dphi - (h dw/dphi + (Z Lambda delta) dl'/dphi) / 2.
+
+Coefficients may instead move with u: integrated out like u (a Bayesian's step, with a normal prior) or only maximised
+(lme4's nAGQ = 0). Then the same formulas hold for the bordered system.
+
+References
+----------
+Bates et al. (2015), *J. Stat. Softw.* 67(1), section 3; Skaug & Fournier (2006), Automatic approximation of the marginal
+likelihood in non-Gaussian hierarchical models, *Comput. Stat. Data Anal.* 51(2); Kristensen et al. (2016), TMB,
+*J. Stat. Softw.* 70(5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import solve_triangular
+
+from bayeslmm.errors import DataError, FitError
+from bayeslmm.families import LINKS, Family
+from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood.cells import Cells, Collapsed, collapse, place
+from bayeslmm.likelihood.cholesky import invert, solve_half, solve_other_half
+from bayeslmm.likelihood.covariance import Layout
+from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
+from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, likelihood_constant, row_terms
+from bayeslmm.likelihood.pirls import (
+    FIXED,
+    JOINT,
+    PROFILE,
+    State,
+    add_rows,
+    conditional_mode,
+    new_state,
+    predictor,
+    solve_schur,
+    times_lambda,
+    times_lambda_transposed,
+    with_blocks,
+)
+from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
+
+Floats = NDArray[np.float64]
+TIGHT = 1e-15
+"""Newton decrement at which a search for the mode ends; Newton's last step has squared it."""
+_CUMULATIVE = FAMILY_CODES["cumulative"]
+
+
+@compiled
+def gather_inverse(s, w, values):  # type: ignore[no-untyped-def]
+    """Copy the selected inverse to the layout of the blocks of Z'WZ."""
+    n_head = s.row_start.size - 1
+    n_head_rows = s.offset[n_head]
+    for block in range(s.block_row.size):
+        r, c = s.block_row[block], s.block_column[block]
+        height = s.factor_k[s.node_factor[r]]
+        width = s.factor_k[s.node_factor[c]]
+        start, target = s.block_start[block], s.block_target[block]
+        row, column = s.offset[r] - n_head_rows, s.offset[c] - n_head_rows
+        for i in range(height):
+            for j in range(width):
+                if target >= 0:
+                    values[start + i * width + j] = w.head_inverse[target + i * width + j]
+                else:
+                    a, b = row + i, column + j
+                    values[start + i * width + j] = w.tail[max(a, b), min(a, b)]
+
+
+@compiled
+def inverse_times_row(cells, inverse_values, i, v, out):  # type: ignore[no-untyped-def]
+    """Set out = (A^-1 v) at the effects of cell i, for v there."""
+    n_factors = cells.at.shape[1]
+    out[:] = 0.0
+    p = 0
+    for f in range(n_factors):
+        first_f = cells.z_start[f]
+        k_f = cells.z_start[f + 1] - first_f
+        for g in range(f, n_factors):
+            first_g = cells.z_start[g]
+            k_g = cells.z_start[g + 1] - first_g
+            start = cells.pair[i, p]
+            p += 1
+            for a in range(k_f):
+                for b in range(k_g):
+                    if start > 0:
+                        x = inverse_values[start - 1 + a * k_g + b]
+                    else:
+                        x = inverse_values[-start - 1 + b * k_f + a]
+                    out[first_f + a] += x * v[first_g + b]
+                    if f != g:
+                        out[first_g + b] += x * v[first_f + a]
+
+
+@compiled
+def leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
+    """Fill the leverage of each cell, and subtract d log-determinant / d Lambda / 2 from the template gradient."""
+    n, p = cells.X.shape
+    width = cells.Z.shape[1]
+    v, out = np.empty(width), np.empty(width)
+    rest, solved = np.empty((p, 1)), np.empty((p, 1))
+    for i in range(n):
+        for f in range(cells.at.shape[1]):
+            first = cells.z_start[f]
+            k, t = s.factor_k[f], s.template_start[f]
+            for j in range(k):
+                total = 0.0
+                for a in range(j, k):
+                    total += templates[t + a * k + j] * cells.Z[i, first + a]
+                v[first + j] = total
+        inverse_times_row(cells, state.inverse_values, i, v, out)
+        h = 0.0
+        for a in range(width):
+            h += v[a] * out[a]
+        if joint == JOINT:
+            for c in range(p):
+                total = cells.X[i, c]
+                for f in range(cells.at.shape[1]):
+                    base = cells.at[i, f]
+                    for a in range(cells.z_start[f + 1] - cells.z_start[f]):
+                        total -= state.border[base + a, c] * v[cells.z_start[f] + a]
+                rest[c, 0] = total
+                solved[c, 0] = total
+            solve_schur(state, solved)
+            for c in range(p):
+                h += rest[c, 0] * solved[c, 0]
+            for f in range(cells.at.shape[1]):
+                base = cells.at[i, f]
+                for a in range(cells.z_start[f + 1] - cells.z_start[f]):
+                    for c in range(p):
+                        out[cells.z_start[f] + a] -= state.border[base + a, c] * solved[c, 0]
+        leverage[i] = h
+        w = state.terms[i, 2]
+        for f in range(cells.at.shape[1]):
+            first = cells.z_start[f]
+            k, t = s.factor_k[f], s.template_start[f]
+            for a in range(k):
+                for b in range(k):
+                    template_gradient[t + a * k + b] -= w * cells.Z[i, first + a] * out[first + b]
+
+
+@compiled
+def solve_system(cells, s, state, joint, right, right_beta):  # type: ignore[no-untyped-def]
+    """Overwrite (right, right_beta) by the solution of the (bordered) system; border must be in place."""
+    p = cells.X.shape[1]
+    if joint != FIXED:
+        for i in range(right.shape[0]):
+            for c in range(p):
+                right_beta[c, 0] -= state.border[i, c] * right[i, 0]
+        solve_schur(state, right_beta)
+    solve_half(s, state.work, right)
+    solve_other_half(s, state.work, right)
+    if joint != FIXED:
+        for i in range(right.shape[0]):
+            for c in range(p):
+                right[i, 0] -= state.border[i, c] * right_beta[c, 0]
+
+
+@compiled
+def outer_by_factor(s, left, right, scale, template_gradient):  # type: ignore[no-untyped-def]
+    """Add scale * sum over levels of left right' to the gradient in each template."""
+    for node in range(s.node_factor.size):
+        f = s.node_factor[node]
+        k, base, t = s.factor_k[f], s.offset[node], s.template_start[f]
+        for a in range(k):
+            for b in range(k):
+                template_gradient[t + a * k + b] += scale * left[base + a, 0] * right[base + b, 0]
+
+
+@compiled
+def own_parameter_gradient(cells, family, link, aux, state, leverage, response, out):  # type: ignore[no-untyped-def]
+    """Fill the gradient in the family's own parameters, `response` being Z Lambda delta (+ X delta_beta)."""
+    out[:] = 0.0
+    if aux.size == 0:
+        return
+    for i in range(state.eta.size):
+        _, _, _, _, la, ga, wa, lb, gb, wb = row_terms(
+            family, link, cells.y[i], cells.size[i], cells.extra[i], state.eta[i], aux
+        )
+        w = cells.weight[i]
+        category = int(cells.y[i]) if family == _CUMULATIVE else 0
+        if category < aux.size:
+            out[category] += w * (la - 0.5 * (leverage[i] * wa + ga * response[i]))
+        if category > 0:
+            out[category - 1] += w * (lb - 0.5 * (leverage[i] * wb + gb * response[i]))
+
+
+@compiled
+def laplace(  # type: ignore[no-untyped-def]
+    cells, s, state, family, link, templates, aux, joint, mean, precision, tolerance, gradients,
+    template_gradient, beta_gradient, aux_gradient,
+):  # fmt: skip
+    """Return the Laplace log-likelihood at state.beta without its constant, and fill the gradients when asked.
+
+    Not a number when the mode cannot be found. In the joint modes state.beta moves to the mode and its gradient stays
+    zero. The decrement left by the search is credited to the value, to first order in the log determinant, so that the
+    value does not depend on where the search started.
+    """
+    value, log_a, log_p, decrement = conditional_mode(
+        cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance
+    )
+    total = value - 0.5 * log_a - (0.5 * log_p if joint == JOINT else 0.0) + 0.5 * decrement
+    if total != total or not gradients:
+        return total
+    work, inverse = state.work, state.inverse_work
+    inverse.head[:] = work.head
+    inverse.tail[:, :] = work.tail
+    invert(s, inverse)
+    gather_inverse(s, inverse, state.inverse_values)
+    template_gradient[:] = 0.0
+    beta_gradient[:] = 0.0
+    leverage, pull, response = state.rows[:, 0], state.rows[:, 1], state.rows[:, 2]
+    leverages(cells, s, templates, state, joint, leverage, template_gradient)
+    n, p = cells.X.shape
+    for i in range(n):
+        pull[i] = state.terms[i, 3] * leverage[i]
+        total -= 0.5 * pull[i] * state.change[i]
+    delta = state.step
+    delta_beta = np.zeros((p, 1))
+    add_rows(cells, pull, delta)
+    times_lambda_transposed(s, templates, delta)
+    if joint != FIXED:
+        for i in range(n):
+            for c in range(p):
+                delta_beta[c, 0] += cells.X[i, c] * pull[i]
+    solve_system(cells, s, state, joint, delta, delta_beta)
+    times_lambda(s, templates, delta, state.trial)
+    predictor(cells, state.trial, delta_beta, np.zeros(n), response)
+    for i in range(n):
+        pull[i] = state.terms[i, 1] - 0.5 * (pull[i] - state.terms[i, 2] * response[i])
+    if joint == FIXED:
+        for i in range(n):
+            for c in range(p):
+                beta_gradient[c] += cells.X[i, c] * pull[i]
+    add_rows(cells, pull, state.trial)
+    outer_by_factor(s, state.trial, state.u, 1.0, template_gradient)
+    add_rows(cells, state.terms[:, 1], state.trial)
+    outer_by_factor(s, state.trial, delta, -0.5, template_gradient)
+    own_parameter_gradient(cells, family, link, aux, state, leverage, response, aux_gradient)
+    return total
+
+
+class Approximation(NamedTuple):
+    """A value of the approximate log-likelihood and its gradient.
+
+    Parameters
+    ----------
+    value : float
+        Log-likelihood, constants included; not a number where there is no mode.
+    theta, beta, aux : ndarray
+        Its gradient in theta (m,), the coefficients (p,) and the family's own parameters as `aux` has them.
+    """
+
+    value: float
+    theta: Floats
+    beta: Floats
+    aux: Floats
+
+
+@dataclass(frozen=True)
+class LaplaceKernel:
+    """A generalised mixed model as the Laplace approximation sees it: cells, symbolic factorisation, layout.
+
+    Parameters
+    ----------
+    family : Family
+        Response family with its link.
+    layout : Layout
+        Random terms.
+    collapsed : Collapsed
+        Distinct rows as given.
+    cells : Cells
+        The same for compiled code.
+    analysis : Analysis
+        Where the factor of A has its entries.
+    R0 : ndarray (p, p)
+        Upper triangular; whitened columns are X R0^-1.
+    constant : float
+        Part of the log-likelihood that no parameter touches.
+    n_rows : int
+        Rows of the data.
+    cold_beta : ndarray (p,)
+        Coefficients inside the domain of the link, where cold searches start.
+    n_aux : int
+        Number of the family's own parameters.
+
+    Examples
+    --------
+    >>> X, codes = np.ones((4, 1)), np.array([0, 0, 1, 1], dtype=np.int32)
+    >>> from bayeslmm.families import as_family
+    >>> from bayeslmm.likelihood.covariance import Covariance
+    >>> layout = Layout((Covariance("us", 1),), (0,), (2,))
+    >>> kernel = LaplaceKernel.from_arrays(
+    ...     as_family("poisson"), layout, np.array([1.0, 2.0, 4.0, 3.0]), X, [(X, codes)]
+    ... )
+    >>> round(kernel.loglik([0.5], [0.7]), 6)
+    -7.050146
+    """
+
+    family: Family
+    layout: Layout
+    collapsed: Collapsed
+    cells: Cells
+    analysis: Analysis
+    R0: Floats
+    constant: float
+    n_rows: int
+    cold_beta: Floats
+    n_aux: int
+
+    @classmethod
+    def from_arrays(
+        cls,
+        family: Family,
+        layout: Layout,
+        y: Floats,
+        X: Floats,
+        terms: list[tuple[Floats, NDArray[np.int32]]],
+        *,
+        trials: Floats | None = None,
+        weights: Floats | None = None,
+        offset: Floats | None = None,
+    ) -> LaplaceKernel:
+        """Build the kernel.
+
+        Parameters
+        ----------
+        family : Family
+            Response family with its link.
+        layout : Layout
+            Random terms.
+        y : ndarray (n,)
+            Response; for binomial families the proportion, for ordered ones category codes.
+        X : ndarray (n, p)
+            Columns of the coefficients, of full rank.
+        terms : list of (Z (n, K), codes (n,))
+            One per factor.
+        trials, weights, offset : ndarray (n,), optional
+            Number of trials, weights of the log-likelihood, known part of the linear predictor.
+
+        Returns
+        -------
+        LaplaceKernel
+        """
+        if family.name not in FAMILY_CODES:
+            raise FitError(f"the family {family.name!r} has no Laplace approximation here. Use sample().")
+        n = len(y)
+        cells = collapse(family.name, y, X, terms, trials=trials, weights=weights, offset=offset)
+        blocks = [(Z, codes, layout.n_levels[f]) for f, (Z, codes) in enumerate(zip(cells.Z, cells.codes, strict=True))]
+        products: CrossProducts = cross_products(np.zeros(len(cells.y)), cells.X, blocks, cells.weight)
+        analysis = analyse(products)
+        R0 = products.R0 / np.sqrt(cells.weight.sum()) if X.shape[1] else products.R0
+        whitened = solve_triangular(R0, cells.X.T, trans="T", lower=False).T if X.shape[1] else cells.X
+        ones = np.ones(n)
+        weight = ones if weights is None else weights
+        n_aux = int(y.max()) if family.name == "cumulative" else int(family.parameter != "")
+        return cls(
+            family=family,
+            layout=layout,
+            collapsed=cells,
+            cells=place(cells, analysis, whitened),
+            analysis=analysis,
+            R0=R0,
+            constant=likelihood_constant(family.name, y, trials, weight),
+            n_rows=n,
+            cold_beta=_cold_start(family, cells, whitened),
+            n_aux=n_aux,
+        )
+
+    @classmethod
+    def from_design(cls, design: Any, family: Family) -> LaplaceKernel:
+        """Build the kernel of a design.
+
+        Parameters
+        ----------
+        design : Design
+            The formula met by data.
+        family : Family
+            Response family with its link.
+
+        Returns
+        -------
+        LaplaceKernel
+        """
+        return cls.from_arrays(
+            family,
+            Layout.from_design(design),
+            design.y,
+            design.X,
+            [(factor.Z, factor.codes) for factor in design.factors],
+            trials=design.trials,
+            weights=design.weights,
+            offset=design.offset,
+        )
+
+    @property
+    def p(self) -> int:
+        """Number of coefficients."""
+        return int(self.cells.X.shape[1])
+
+    @property
+    def codes(self) -> tuple[int, int]:
+        """Family and link as compiled code knows them."""
+        return FAMILY_CODES[self.family.name], LINK_CODES[self.family.link]
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The symbolic factorisation, without the numbers of Z'WZ."""
+        return self.analysis.structure
+
+    def new_state(self) -> State:
+        """Return the numbers of one thread, cold.
+
+        Returns
+        -------
+        State
+        """
+        return new_state(self.cells, self.analysis, self.cold_beta)
+
+    @cached_property
+    def state(self) -> State:
+        """The state that calls without one of their own share; warm from one call to the next."""
+        return self.new_state()
+
+    def whiten(self, beta: ArrayLike) -> Floats:
+        """Return coefficients (p,) of the whitened columns."""
+        return np.asarray(self.R0 @ np.asarray(beta, dtype=np.float64))
+
+    def unwhiten(self, beta: ArrayLike) -> Floats:
+        """Return coefficients (p,) of the columns as given."""
+        white = np.asarray(beta, dtype=np.float64)
+        return solve_triangular(self.R0, white, lower=False) if white.size else white
+
+    def evaluate(
+        self,
+        theta: ArrayLike,
+        white_beta: ArrayLike | None,
+        aux: ArrayLike = (),
+        *,
+        gradient: bool = True,
+        integrate_beta: bool = False,
+        state: State | None = None,
+    ) -> Approximation:
+        """Return the approximate log-likelihood and its gradient, coefficients in whitened coordinates.
+
+        Parameters
+        ----------
+        theta : array_like (m,)
+            Relative covariance parameters.
+        white_beta : array_like (p,) or None
+            Coefficients of the whitened columns; None lets them move with the effects.
+        aux : array_like (n_aux,), optional
+            Log of the family's own parameter, or the thresholds.
+        gradient : bool, default True
+            Whether to compute the gradient.
+        integrate_beta : bool, default False
+            With `white_beta` None: integrate over the coefficients (flat prior) instead of maximising.
+        state : State, optional
+            Where to keep the mode.
+
+        Returns
+        -------
+        Approximation
+        """
+        state = self.state if state is None else state
+        theta = np.asarray(theta, dtype=np.float64)
+        flat = self.layout.flat_templates(theta)
+        joint = FIXED
+        if white_beta is None:
+            joint = JOINT if integrate_beta else PROFILE
+        else:
+            state.beta[:, 0] = white_beta
+        slope = np.zeros_like(flat), np.zeros(self.p), np.zeros(self.n_aux)
+        family, link = self.codes
+        value = laplace(
+            self.cells, with_blocks(self.structure, state.block_values), state, family, link, flat,
+            np.array(aux, dtype=np.float64).reshape(-1), joint, np.zeros(0), np.zeros((0, 0)), TIGHT, gradient, *slope,
+        )  # fmt: skip
+        return Approximation(value + self.constant, self.layout.pull(theta, slope[0]), slope[1], slope[2])
+
+    def loglik(self, theta: ArrayLike, beta: ArrayLike, aux: ArrayLike = ()) -> float:
+        """Return the Laplace log-likelihood.
+
+        Parameters
+        ----------
+        theta : array_like (m,)
+            Relative covariance parameters.
+        beta : array_like (p,)
+            Coefficients of the columns as given.
+        aux : array_like (n_aux,), optional
+            Log of the family's own parameter, or the thresholds.
+
+        Returns
+        -------
+        float
+        """
+        return float(self.evaluate(theta, self.whiten(beta), aux, gradient=False).value)
+
+    def with_response(self, y: Floats, trials: Floats | None = None, weights: Floats | None = None) -> LaplaceKernel:
+        """Return the kernel of the same design with another response.
+
+        Only families whose cells do not depend on y can share them; the others build a new kernel.
+
+        Parameters
+        ----------
+        y : ndarray (n,)
+            Response.
+        trials, weights : ndarray (n,), optional
+            As when the kernel was built.
+
+        Returns
+        -------
+        LaplaceKernel
+
+        Raises
+        ------
+        DataError
+            If the response has another length, or the cells depend on y.
+        """
+        if len(y) != self.n_rows:
+            raise DataError(f"the new response has {len(y)} rows, the design has {self.n_rows}.")
+        if self.family.name not in ("bernoulli", "binomial", "poisson"):
+            raise DataError(f"cells of the family {self.family.name!r} depend on the response; build a new kernel.")
+        ones = np.ones(len(y))
+        weight = ones if weights is None else weights
+        total = weight * trials if self.family.name == "binomial" and trials is not None else weight
+        mean = np.bincount(self.collapsed.cell, weights=total * y) / self.cells.weight
+        return replace(
+            self,
+            collapsed=self.collapsed._replace(y=mean),
+            cells=self.cells._replace(y=mean),
+            constant=likelihood_constant(self.family.name, y, trials, weight),
+        )
+
+
+def _cold_start(family: Family, cells: Collapsed, whitened: Floats) -> Floats:
+    """Return coefficients (p,) from a regression of the linked response, pulled towards its mean into the domain."""
+    if not whitened.shape[1] or family.name == "cumulative":
+        return np.zeros(whitened.shape[1])
+    mean = np.average(cells.y, weights=cells.weight)
+    mu = 0.5 * (cells.y + mean)
+    if family.link in ("logit", "probit", "cloglog", "cauchit"):
+        mu = np.clip(mu, 0.01, 0.99)
+    with np.errstate(all="ignore"):
+        target = LINKS[family.link].link(mu) - cells.offset
+        flat = LINKS[family.link].link(np.full(1, mean))[0]
+    target = np.where(np.isfinite(target), target, flat)
+    root = np.sqrt(cells.weight)
+    beta = np.linalg.lstsq(whitened * root[:, None], target * root, rcond=None)[0]
+    fitted = LINKS[family.link].inverse(whitened @ beta + cells.offset)
+    if np.all(np.isfinite(fitted)) and (family.name == "gaussian" or np.all(fitted > 0)):
+        return np.asarray(beta)
+    level = np.full(len(target), flat) - cells.offset
+    return np.asarray(np.linalg.lstsq(whitened * root[:, None], level * root, rcond=None)[0])
