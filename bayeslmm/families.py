@@ -78,7 +78,7 @@ LINKS: Mapping[str, Link] = MappingProxyType(
 )
 
 
-# --- the parts of each family: y, mu, phi (own parameter) and size (trials) broadcast against each other -----------------
+# --- the parts of each family: y, mu, phi (own parameter) and size (trials) broadcast against each other ---
 
 
 def _binomial_loglik(y: Array, mu: Array, phi: Array, size: Array) -> Array:
@@ -361,9 +361,7 @@ class Family:
         """
         return self._part("variance")(*_arrays(mu, phi, size))
 
-    def draw(
-        self, rng: np.random.Generator, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0
-    ) -> Array:
+    def draw(self, rng: np.random.Generator, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
         """Return random responses.
 
         Parameters
@@ -439,9 +437,13 @@ def check_response(family: Family, y: Array, trials: Array | None, name: str = "
     of_family = f" for the family '{family.name}'"
     whole = np.abs(y - np.round(y)) > 1e-8
     if family.name in COUNTS:
-        _refuse((y < 0) | whole, y, f"{name} must be counts (0, 1, 2, ...)", of_family, "A rate needs offset=log(exposure).")
+        _refuse(
+            (y < 0) | whole, y, f"{name} must be counts (0, 1, 2, ...)", of_family, "A rate needs offset=log(exposure)."
+        )
     elif family.name in PROPORTIONS:
-        _refuse((y < 0) | (y > 1), y, f"{name} must lie between 0 and 1", of_family, "Write cbind(k, n - k) or prop(k, n).")
+        _refuse(
+            (y < 0) | (y > 1), y, f"{name} must lie between 0 and 1", of_family, "Write cbind(k, n - k) or prop(k, n)."
+        )
         if trials is None:
             _refuse(
                 whole, y, f"{name} must be 0 or 1", of_family, "A proportion needs its number of trials: prop(k, n)."
@@ -468,7 +470,7 @@ def _check_categories(y: Array, name: str) -> None:
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         raise DataError(
-            f"categories {listing(map(str, empty + 1))} of {name} never occur, so their thresholds cannot be estimated.\n"
+            f"categories {listing(map(str, empty + 1))} of {name} never occur: their thresholds have no estimate.\n"
             "  Merge them with a neighbour, or drop unused categories."
         )
 
