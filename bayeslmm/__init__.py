@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from bayeslmm.likelihood.crossproducts import cross_products
     from bayeslmm.likelihood.lmm import LmmKernel, criterion
     from bayeslmm.models import Model, lmer, model
+    from bayeslmm.mrp.estimates import Estimates
+    from bayeslmm.mrp.frame import PoststratFrame
+    from bayeslmm.mrp.poststratify import poststratify
+    from bayeslmm.mrp.recoding import group_predictors, recode
+    from bayeslmm.mrp.survey import survey_estimates
     from bayeslmm.report.compare import compare
 
 __version__ = "0.1.0"
@@ -28,6 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Control": "frequentist.optimize",
     "Design": "formula.design",
+    "Estimates": "mrp.estimates",
     "Family": "families",
     "Fit": "contract",
     "LmmFit": "frequentist.lmm_fit",
@@ -35,20 +41,26 @@ _HOME = {
     "Model": "models",
     "Optimum": "frequentist.optimize",
     "Posterior": "bayes.posterior",
+    "PoststratFrame": "mrp.frame",
     "Prior": "bayes.priors",
     "RandomEffects": "contract",
     "build_design": "formula.design",
     "compare": "report.compare",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
+    "group_predictors": "mrp.recoding",
     "lmer": "models",
     "model": "models",
     "parse_formula": "formula.parse",
+    "poststratify": "mrp.poststratify",
+    "recode": "mrp.recoding",
+    "survey_estimates": "mrp.survey",
 }
 
 __all__ = [
     "Control",
     "Design",
+    "Estimates",
     "Family",
     "Fit",
     "LmmFit",
@@ -56,6 +68,7 @@ __all__ = [
     "Model",
     "Optimum",
     "Posterior",
+    "PoststratFrame",
     "Prior",
     "RandomEffects",
     "build_design",
@@ -63,9 +76,13 @@ __all__ = [
     "criterion",
     "cross_products",
     "datasets",
+    "group_predictors",
     "lmer",
     "model",
     "parse_formula",
+    "poststratify",
+    "recode",
+    "survey_estimates",
 ]
 
 

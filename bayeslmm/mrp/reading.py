@@ -1,0 +1,106 @@
+"""Tables in: any data frame, a Parquet file, or a query that a database sums before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import pandas as pd
+
+from bayeslmm.errors import DataError, did_you_mean, listing
+
+
+def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | None = None) -> pd.DataFrame:
+    """Return a table as pandas, summed over all but some columns where asked.
+
+    Parameters
+    ----------
+    source : data frame, mapping, str or Path
+        pandas, polars (also lazy), pyarrow, a DuckDB relation, an Ibis table, a mapping of names to columns, or the
+        path of a Parquet file.
+    cells : sequence of str, optional
+        Columns to keep, one row per combination that occurs; the sum is done where the data are.
+    total : str, optional
+        Column to sum over the rows of a cell; without it rows are counted, into a column `n`.
+
+    Returns
+    -------
+    DataFrame
+        A copy with a fresh index.
+
+    Raises
+    ------
+    DataError
+        If the source is not a table, or a column is not in it.
+
+    Examples
+    --------
+    >>> read_frame({"g": ["a", "b", "a"], "w": [1, 2, 4]}, cells=["g"], total="w")
+       g  w
+    0  a  5
+    1  b  2
+    """
+    frame = _as_narwhals(source)
+    if cells is not None:
+        names = frame.collect_schema().names()
+        for name in (*cells, *((total,) if total else ())):
+            require_column(name, names)
+        summed = nw.len().alias("n") if total is None else nw.col(total).sum()
+        frame = frame.group_by(*cells).agg(summed).sort(*cells)
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect("pyarrow")
+    return frame.to_pandas().reset_index(drop=True)
+
+
+def _as_narwhals(source: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
+    if isinstance(source, Mapping):
+        source = pd.DataFrame(dict(source))
+    elif isinstance(source, str | Path):
+        source = _read_parquet(Path(source))
+    try:
+        frame = nw.from_native(source)
+    except TypeError:
+        raise DataError(
+            f"a {type(source).__name__} is not a table.\n"
+            "  Give pandas, polars, pyarrow, a DuckDB relation, an Ibis table, or the path of a Parquet file."
+        ) from None
+    return frame
+
+
+def _read_parquet(path: Path) -> Any:
+    from pyarrow import parquet
+
+    if not path.exists():
+        raise DataError(f"there is no file {str(path)!r}.")
+    if path.is_file() and path.suffix not in (".parquet", ".pq"):
+        raise DataError(f"{str(path)!r} is not a Parquet file; read it with pandas or polars and give the frame.")
+    return parquet.read_table(path)
+
+
+def require_column(name: str, names: Iterable[str], what: str = "column") -> None:
+    """Refuse a name that is not there.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    names : iterable of str
+        What there is.
+    what : str, default "column"
+        What is being named.
+
+    Raises
+    ------
+    DataError
+        With the names there are and the nearest of them.
+
+    Examples
+    --------
+    >>> require_column("state", ["state", "n"])
+    """
+    names = [str(other) for other in names]
+    if name not in names:
+        hint = did_you_mean(str(name), names)
+        raise DataError(f"there is no {what} {name!r}.\n  {what.capitalize()}s: {listing(names)}. {hint}".rstrip())
