@@ -209,11 +209,19 @@ def model_matrix(side: str, values: Mapping[str, Value], states: State, n: int, 
     """
     tree = parse_syntax(side)
     text = side if text is None else text
-    atoms = {render(node, quoted=False): node for node in _factors(tree)}
+    atoms = {_label(node): node for node in _factors(tree)}
     matrix = _materialise(_terms(tree, tuple(atoms)), atoms, values, states, n, text)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise DataError(f"two columns of the model would be called {twice!r}. Rename a column of the data.")
     return Matrix(_as_floats(matrix, names, n), names, Recipe(side, text, atoms, spec))
+
+
+def _label(node: Node) -> str:
+    """Return the name of a factor; a column called `1` keeps its quotes, 1 being the intercept."""
+    return render(node, quoted=node == Name("1", node.span))
 
 
 def _factors(node: Node) -> Iterator[Node]:
@@ -243,7 +251,7 @@ def _skeleton(node: Node, placeholders: Mapping[str, str]) -> str:
         case Number(digits):
             return digits
         case Name() | Call():
-            return placeholders[render(node, quoted=False)]
+            return placeholders[_label(node)]
         case Group(inner):
             return f"({_skeleton(inner, placeholders)})"
         case Sum(parts):
