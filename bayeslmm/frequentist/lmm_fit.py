@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +13,9 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.contract import Fit, NewLevels, RandomEffects
-from bayeslmm.errors import DataError, SingularFitWarning
+from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
 from bayeslmm.frequentist.optimize import Control, Optimum, optimize
+from bayeslmm.frequentist.progress import fit_progress
 from bayeslmm.frequentist.variance_parameters import (
     VarianceParameters,
     variance_parameter_covariance,
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from bayeslmm.formula.design import Design
 
-Array = "NDArray[np.float64]"
 DEFAULT_DRAWS = 1000
+EXACT_ZERO = 1e-8
 
 
 def fit_lmm(
@@ -74,7 +75,14 @@ def fit_lmm(
     ----------
     Bates, Mächler, Bolker & Walker (2015), *J. Stat. Softw.* 67(1), equations 30-42.
     """
-    optimum = optimize(kernel, reml=reml, control=control or Control(), progress=progress)
+    settings = replace(control or Control(), reml=reml)
+    if progress:
+        with fit_progress() as watch:
+            optimum = optimize(kernel, settings, watch)
+    else:
+        optimum = optimize(kernel, settings)
+    if not optimum.converged:
+        warnings.warn(f"the optimiser {optimum.status}.", ConvergenceWarning, stacklevel=3)
     solution = solve(optimum.theta, kernel, reml=reml)
     fit = LmmFit(design=design, kernel=kernel, solution=solution, optimum=optimum, reml=reml)
     if fit.singular:
@@ -122,7 +130,7 @@ class LmmFit(Fit):
 
     @property
     def engine(self) -> str:
-        """ "REML" or "ML"."""
+        """Which criterion was minimised: "REML" or "ML"."""
         return "REML" if self.reml else "ML"
 
     @property
@@ -212,17 +220,19 @@ class LmmFit(Fit):
     @property
     def singular(self) -> bool:
         """Whether some direction of the group effects has zero variance."""
-        return bool(self.singular_terms)
+        return self.optimum.singular
 
     @property
     def singular_terms(self) -> tuple[int, ...]:
         """Positions in `design.terms` of the terms with a direction of zero variance."""
+        if not self.singular:
+            return ()
         layout = self.kernel.layout
-        return tuple(
-            i
-            for i, covariance in enumerate(layout.covariances)
-            if np.abs(np.diagonal(covariance.Lambda(self.theta[layout.theta_slices[i]]))).min() < 1e-4
-        )
+        smallest = [
+            float(np.linalg.svd(covariance.Lambda(part), compute_uv=False).min())
+            for covariance, part in zip(layout.covariances, layout.split(self.theta), strict=True)
+        ]
+        return tuple(i for i, value in enumerate(smallest) if value <= max(min(smallest), EXACT_ZERO))
 
     @property
     def singular_message(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design
-    from bayeslmm.likelihood.covariance import Layout
+    from bayeslmm.likelihood.covariance import Covariance, Layout
 
 BOUNDARY = 1e-4
 STEP = 1e-4
@@ -94,7 +94,7 @@ def variance_parameter_covariance(kernel: LmmKernel, solution: Solution, *, reml
     """
     theta = solution.theta
     dof = kernel.n_rows - (kernel.products.n_fixed if reml else 0)
-    free = np.flatnonzero(~on_boundary(kernel.layout, theta))
+    free = np.flatnonzero(~on_boundary(kernel, theta))
     hessian = np.zeros((len(free), len(free)))
     slope = np.zeros(len(free))
     for row, j in enumerate(free):
@@ -117,13 +117,13 @@ def variance_parameter_covariance(kernel: LmmKernel, solution: Solution, *, reml
     return covariance
 
 
-def on_boundary(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which elements of theta sit at a bound.
+def on_boundary(kernel: LmmKernel, theta: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which elements of theta sit at a bound, whatever the units of the predictors.
 
     Parameters
     ----------
-    layout : Layout
-        Order and bounds of theta.
+    kernel : LmmKernel
+        Order and bounds of theta, and the columns of the random terms.
     theta : ndarray (m,)
         The point.
 
@@ -132,7 +132,23 @@ def on_boundary(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.bool_]
     ndarray (m,) of bool
         True at the bound.
     """
-    return (theta - layout.lower < BOUNDARY) | (layout.upper - theta < BOUNDARY)
+    layout = kernel.layout
+    scale = layout.gather(
+        [
+            _theta_scale(covariance, kernel.products.source.Z[factor][:, columns])
+            for covariance, factor, columns in zip(
+                layout.covariances, layout.term_factor, layout.term_columns, strict=True
+            )
+        ]
+    )
+    return ((theta - layout.lower) * scale < BOUNDARY) | (layout.upper - theta < BOUNDARY)
+
+
+def _theta_scale(covariance: Covariance, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far one unit of each parameter moves the linear predictor (m,)."""
+    size = np.sqrt((Z * Z).mean(axis=0))
+    moved = np.abs(covariance.dLambda(covariance.start())) * size[:, None]
+    return np.where(np.isfinite(covariance.upper), 1.0, moved.max(axis=(1, 2)))
 
 
 def variance_parameters(
@@ -163,10 +179,11 @@ def variance_parameters(
         In the order of the design's terms, sigma last.
     """
     names, kinds = parameter_names(design, layout)
-    point = np.append(theta, sigma)
+    fixed = np.isnan(np.diag(covariance))
+    free = np.flatnonzero(~fixed)
+    point = np.append(np.where(fixed[:-1] & np.isfinite(layout.lower), np.maximum(layout.lower, 0.0), theta), sigma)
     natural = _natural(layout, point)
     working = _working(natural, kinds)
-    free = np.flatnonzero(~np.isnan(np.diag(covariance)))
     jacobian = np.zeros((len(natural), len(free)))
     for column, j in enumerate(free):
         step = 1e-6 * max(1.0, abs(point[j]))
