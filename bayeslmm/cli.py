@@ -221,7 +221,8 @@ def run_datasets(chosen: argparse.Namespace, given: Sequence[str]) -> None:
     from bayeslmm import datasets
     from bayeslmm.report.tables import Table
 
-    print(Table(datasets.load().set_index("name").rename_axis(None)))
+    listed = datasets.load().set_index("name").rename_axis(None)[["rows", "columns", "title"]]
+    print(Table(listed, notes=("Sources and licences: bayeslmm.datasets.load()",)))
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ FEW_LEVELS = 10
 WIDER, NARROWER = 1.15, 0.87
 SHIFT = 0.25
 SKEWED = 0.5
+NEGLIGIBLE = 1e-5
+WEAK_CORRELATION = 1.8
+WEAK_RATIO = 100.0
 ENOUGH_DRAWS = 400
 MOST_RHAT = 1.01
 
@@ -461,17 +464,26 @@ def _boundary(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if row.kind not in ("sd", "corr") or not _on_boundary(row):
         return None
     between = f"{_short(row.post_lower)} and {_short(row.post_upper)}"
+    holds = f"The posterior holds {_percent(level)} between {between}"
     if row.kind == "sd":
         return "boundary", (
-            f"{engine} estimates {_short(row.estimate)}, the edge of what is possible, where a standard error has no "
-            f"meaning. The posterior holds {_percent(level)} between {between}: small values fit, and how small is up "
-            "to the prior."
+            f"{engine} estimates zero, the edge of what is possible, where a standard error has no meaning. {holds}: "
+            "small values fit, and how small is up to the prior."
         )
     if np.isnan(row.estimate):
         return "boundary", f"{engine} gives none, as one of its SDs is zero; the posterior lies between {between}."
     return "boundary", (
         f"{engine} estimates {row.estimate:.2f}, the edge of what is possible: the data do not support this many "
-        f"group effects. The posterior holds {_percent(level)} between {between}."
+        f"group effects. {holds}."
+    )
+
+
+def _weak(row: Row, engine: str, level: float) -> tuple[str, str] | None:
+    if not _is_weak(row):
+        return None
+    return "weak data", (
+        f"the {engine} interval from {_short(row.lower)} to {_short(row.upper)} says that the data hardly inform it; "
+        f"the posterior, {_short(row.post_lower)} to {_short(row.post_upper)}, is largely the prior's work."
     )
 
 
@@ -498,7 +510,7 @@ def _skewed(row: Row, engine: str, level: float) -> tuple[str, str] | None:
 def _shifted(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if _on_boundary(row) or not abs(row.shift) > SHIFT or row.is_simulation_noise:
         return None
-    if 0 < row.levels < FEW_LEVELS or (row.kind in ("sd", "sigma") and row.draws.skewness > SKEWED):
+    if _is_weak(row) or 0 < row.levels < FEW_LEVELS or (row.kind in ("sd", "sigma") and row.draws.skewness > SKEWED):
         return None
     if row.kind == "corr":
         towards = "towards zero " if abs(row.mean) < abs(row.estimate) else ""
@@ -526,6 +538,7 @@ def _width(row: Row, engine: str, level: float) -> tuple[str, str] | None:
 
 CHECKS: tuple[Callable[[Row, str, float], tuple[str, str] | None], ...] = (
     _boundary,
+    _weak,
     _few_groups,
     _skewed,
     _shifted,
@@ -600,7 +613,18 @@ def _shape(draws: NDArray[np.float64] | None) -> DrawShape:
 
 
 def _on_boundary(row: Row) -> bool:
-    return row.kind in ("sd", "corr") and not row.se > 0
+    if row.kind == "corr":
+        return not row.se > 0 or abs(row.estimate) > 1 - NEGLIGIBLE
+    return row.kind == "sd" and (not row.se > 0 or row.estimate < NEGLIGIBLE * row.mean)
+
+
+def _is_weak(row: Row) -> bool:
+    """Whether the fit's interval covers nearly all that is possible."""
+    if _on_boundary(row):
+        return False
+    if row.kind == "corr":
+        return row.upper - row.lower > WEAK_CORRELATION
+    return row.kind == "sd" and row.upper > WEAK_RATIO * row.lower
 
 
 def _percent(level: float) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic", "pymc", "nutpie", "arviz")
 DPI = 144
+TAIL = (0.05, 0.95)
 
 PAGE_STYLE = """<style>
 :root{color-scheme:light;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--accent:#0072B2;--warn:#8a4b00}
@@ -337,7 +338,7 @@ def diagnostics_table(post: Fit) -> Table:
         name: (
             float(array_stats.rhat(draws, chain_axis=0, draw_axis=1)) if len(draws) > 1 else np.nan,
             float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="bulk")),
-            float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="tail")),
+            float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)),
         )
         for name, draws in parameter_draws(post).items()
         if draws.std() > 0

@@ -9,6 +9,7 @@ import numpy as np
 
 MOST_DECIMALS = 7
 SMALLEST_P = 2.2e-16
+ROUNDING = 1e-12
 
 
 def shared_decimals(
@@ -19,7 +20,7 @@ def shared_decimals(
     Parameters
     ----------
     values : iterable of float
-        Numbers of one column; zeros and what is not finite do not count.
+        Numbers of one column; what is not finite, zero, or rounding error beside the largest does not count.
     significant : int, default 4
         Significant digits of the smallest number.
     most : int, default 7
@@ -39,7 +40,8 @@ def shared_decimals(
     >>> shared_decimals([2.0, 12.5])
     1
     """
-    magnitudes = [abs(value) for value in values if math.isfinite(value) and value != 0]
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    magnitudes = [magnitude for magnitude in finite if magnitude > ROUNDING * max(finite)]
     if not magnitudes:
         return 0
     exponent = math.floor(math.log10(min(magnitudes)))

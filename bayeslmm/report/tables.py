@@ -78,9 +78,7 @@ class Table:
             format_column(self._scale_of(position), self.frame.iloc[:, position], self.digits)
             for position in range(self.frame.shape[1])
         ]
-        align = "l" * len(label_names) + "".join(
-            "r" if _is_number(dtype) else "l" for dtype in self.frame.dtypes
-        )
+        align = "l" * len(label_names) + "".join("r" if _is_number(dtype) else "l" for dtype in self.frame.dtypes)
         header = (*label_names, *map(str, self.frame.columns))
         return Grid(header, tuple(zip(*labels, *columns, strict=True)), align)
 

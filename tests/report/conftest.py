@@ -30,6 +30,7 @@ class FakeFit(Fit):
     how: str = "REML"
     chains: int = 1
     draws: int = 1
+    diverging: int = 0
 
     family = "gaussian (identity)"
 
@@ -122,7 +123,10 @@ class FakeFit(Fit):
 
         rng = np.random.default_rng(1)
         shape = (self.chains, self.draws)
-        drawn = [m + (0 if np.isnan(s) else s) * rng.standard_normal(shape) for m, s in zip(self.estimates, self.errors)]
+        drawn = [
+            mean + np.nan_to_num(error) * rng.standard_normal(shape)
+            for mean, error in zip(self.estimates, self.errors, strict=True)
+        ]
         corr = np.broadcast_to(np.eye(2), (*shape, 2, 2)).copy()
         corr[..., 0, 1] = corr[..., 1, 0] = drawn[4]
         dims = ("chain", "draw")
@@ -134,7 +138,8 @@ class FakeFit(Fit):
                 "sigma": (dims, drawn[5]),
             }
         )
-        stats = xr.Dataset({"diverging": (dims, np.zeros(shape, dtype=bool))})
+        flags = np.arange(shape[0] * shape[1]).reshape(shape) < self.diverging
+        stats = xr.Dataset({"diverging": (dims, flags)})
         return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats})
 
 
@@ -145,7 +150,9 @@ def design() -> Design:
 
 @pytest.fixture(scope="session")
 def fit(design: Design) -> FakeFit:
-    return FakeFit(design, (251.4051, 10.4673, 24.7407, 5.9221, 0.0656, 25.5918), (6.8246, 1.5458, 5.8, 1.25, 0.3, 1.51))
+    return FakeFit(
+        design, (251.4051, 10.4673, 24.7407, 5.9221, 0.0656, 25.5918), (6.8246, 1.5458, 5.8, 1.25, 0.3, 1.51)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,12 @@ def test_columns_have_the_decimals_of_r(values, expected):
 
 
 def test_numbers_too_far_apart_are_written_one_by_one():
-    assert shared_decimals([1e-12, 5.0]) is None
-    assert format_numbers([1e-12, 5.0, 123456.789]) == ["1e-12", "5", "1.235e+05"]
+    assert shared_decimals([1e-11, 5.0]) is None
+    assert format_numbers([1e-11, 5.0, 0.5]) == ["1e-11", "5", "0.5"]
+
+
+def test_rounding_error_is_written_as_zero():
+    assert format_numbers([2.3e-15, 3.65299]) == ["0.000", "3.653"]
 
 
 def test_missing_infinite_and_negative_zero():

@@ -69,7 +69,13 @@ def test_summary_of_a_glmm_prints_family_information_and_p_values(fit):
 
 def test_summary_html_has_every_part_and_escapes(fit):
     page = replace(fit.summary(), formula="y ~ x + (1 | g<h>)", notes=("a < b",)).to_html()
-    for part in ("Scaled residuals", "Random effects", "Fixed effects", "Correlation of fixed effects", "groups: Subject"):
+    for part in (
+        "Scaled residuals",
+        "Random effects",
+        "Fixed effects",
+        "Correlation of fixed effects",
+        "groups: Subject",
+    ):
         assert part in page
     assert "(1 | g&lt;h&gt;)" in page
     assert "<p>a &lt; b</p>" in page
