@@ -12,7 +12,7 @@ from bayeslmm.families import Family, as_family
 from bayeslmm.formula.design import Design, build_design
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
-from bayeslmm.likelihood.lmm import LmmKernel
+from bayeslmm.likelihood.lmm import LmmKernel, Storage
 
 if TYPE_CHECKING:
     import bambi
@@ -66,7 +66,10 @@ class Model:
     @property
     def storage(self) -> tuple[str, ...]:
         """How each block of the likelihood kernel is stored, a line each; empty for other than Gaussian models."""
-        return tuple(map(str, self.kernel.blocks)) if self.family.is_gaussian_identity else ()
+        if not self.family.is_gaussian_identity:
+            return ()
+        names = [factor.name for factor in self.design.factors]
+        return tuple(_storage_line(names[block.factor], block) for block in self.kernel.blocks)
 
     @cached_property
     def priors(self) -> Priors:
@@ -270,6 +273,12 @@ class Model:
         from bayeslmm.report.model_card import model_html
 
         return model_html(self)
+
+
+def _storage_line(name: str, block: Storage) -> str:
+    size = f"{8e-6 * block.numbers:,.2f} MB" if block.head else ""
+    parts = [f"{block.head:,} sparse columns ({size})" * bool(block.head), f"{block.tail:,} dense" * bool(block.tail)]
+    return f"{name}: {block.n_levels:,} levels x {block.n_effects}, {block.kind}: {', '.join(filter(None, parts))}"
 
 
 def model(
