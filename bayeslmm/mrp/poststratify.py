@@ -96,7 +96,7 @@ def poststratify(
     >>> fit = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy")).fit()
     >>> frame = blm.PoststratFrame({"Days": [0, 9, 9], "Subject": ["308", "308", "309"], "n": [1, 1, 2]})
     >>> blm.poststratify(fit, frame, by="Subject", seed=1).estimate.round(1).tolist()
-    [339.3, 267.1]
+    [339.3, 267.8]
 
     References
     ----------

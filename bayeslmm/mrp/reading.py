@@ -48,6 +48,8 @@ def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | 
         for name in (*cells, *((total,) if total else ())):
             require_column(name, names)
         summed = nw.len().alias("n") if total is None else nw.col(total).sum()
+        if isinstance(frame, nw.LazyFrame):
+            summed = summed.cast(nw.Float64)  # DuckDB sums integers into 128 bits, which pandas takes for objects
         frame = frame.group_by(*cells).agg(summed).sort(*cells)
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect("pyarrow")

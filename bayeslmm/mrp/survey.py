@@ -71,10 +71,10 @@ def survey_estimates(
     Lumley (2010), *Complex Surveys*, chapter 2. Kish (1965), *Survey Sampling*.
     """
     data = read_frame(survey)
-    for name in filter(None, (outcome, weights, strata, clusters)):
-        require_column(name, data.columns)
     sets = grouping_sets(by, margins)
     needed = [outcome, *(name for names in sets for name in names), *filter(None, (weights, strata, clusters))]
+    for name in needed:
+        require_column(name, data.columns)
     data = data.loc[data[list(dict.fromkeys(needed))].notna().all(axis=1)].reset_index(drop=True)
     y = _numbers(data[outcome])
     groups = make_groups(data, sets)

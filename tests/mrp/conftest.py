@@ -29,9 +29,7 @@ class KnownFit(Fit):
     def linpred_draws(self, new_data=None, *, new_levels="error", include=None, draws=None, seed=None):
         design = self.design if new_data is None else self.design.at(new_data)
         count = len(self.beta) if draws is None else draws
-        covariances = {
-            name: np.broadcast_to(np.diag(sd**2), (count, len(sd), len(sd))) for name, sd in self.sd.items()
-        }
+        covariances = {name: np.broadcast_to(np.diag(sd**2), (count, len(sd), len(sd))) for name, sd in self.sd.items()}
         return linear_predictor(
             design,
             self.beta[:count],
@@ -113,7 +111,7 @@ def known_fit(poll):
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def cells() -> pd.DataFrame:
     """Return the population of the poll: 3 states, 2 ages, 2 sexes, a region above the states."""
     rng = np.random.default_rng(3)

@@ -106,9 +106,7 @@ def test_sampled_new_levels_widen_intervals(known_fit, cells):
     for state in ("DC", "PR"):
         assert sampled.sd[sampled.position(state)] > 1.2 * zero.sd[zero.position(state)]
     for state in ("CA", "NY", "TX"):
-        np.testing.assert_allclose(
-            sampled.draws[:, sampled.position(state)], zero.draws[:, zero.position(state)]
-        )
+        np.testing.assert_allclose(sampled.draws[:, sampled.position(state)], zero.draws[:, zero.position(state)])
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
