@@ -6,6 +6,12 @@ disk, since only the name is stored; numba's own `np.linalg` support would add s
 
 from __future__ import annotations
 
+import glob
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import llvmlite.binding
@@ -14,8 +20,35 @@ import numpy as np
 from numba.core import types
 from numba.extending import get_cython_function_address
 
-compiled: Any = numba.njit(cache=True, error_model="numpy", nogil=True)
-"""Decorator of every numerical loop: cached on disk, IEEE division, releases the interpreter lock."""
+
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile a numerical loop: cached on disk, IEEE division, releases the interpreter lock.
+
+    Numba knows a cached function by its own file and would run a stale copy of what it calls in other files. The stamp
+    is therefore taken over all files of this folder and of the function's own.
+    """
+    dispatcher = numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
+    dispatcher._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))
+    return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a step of such a loop: a call would copy the descriptors of every array for each level."""
+    return compiled(function, forceinline=True)
+
+
+def _stamp(path: str) -> bytes:
+    return b"".join(_folder_hash(folder) for folder in sorted({os.path.dirname(path), os.path.dirname(__file__)}))
+
+
+@lru_cache(maxsize=None)
+def _folder_hash(folder: str) -> bytes:
+    digest = hashlib.sha256()
+    for path in sorted(glob.glob(os.path.join(folder, "*.py"))):
+        with open(path, "rb") as source:
+            digest.update(source.read())
+    return digest.digest()
+
 
 _NUMBER = types.CPointer(types.float64)
 _INTEGER = types.CPointer(types.int32)

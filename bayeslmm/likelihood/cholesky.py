@@ -15,6 +15,7 @@ from bayeslmm.likelihood._compiled import (
     add_gram,
     cholesky,
     compiled,
+    inlined,
     inverse_from_cholesky,
     solve_lower,
     symmetric_product,
@@ -23,6 +24,8 @@ from bayeslmm.likelihood.symbolic import Analysis
 
 PANEL = 64
 """Columns gathered before dense algebra updates the tail."""
+
+_u = np.uint64  # an unsigned index is not tested for being negative: the inner loops are twice as fast
 
 
 class Workspace(NamedTuple):
@@ -131,7 +134,7 @@ def assemble(s, w, templates):  # type: ignore[no-untyped-def]
                     w.tail[row + i, column + j] = total
 
 
-@compiled
+@inlined
 def update_column(s, w, h):  # type: ignore[no-untyped-def]
     """Subtract from head column h what the earlier columns contribute."""
     k = s.offset[h + 1] - s.offset[h]
@@ -147,16 +150,19 @@ def update_column(s, w, h):  # type: ignore[no-untyped-def]
         own = values + first * width
         rows = s.row_start[e]
         for a in range(first, s.row_start[e + 1] - rows):
-            target = w.place[s.rows[rows + a]]
+            target = w.place[_u(s.rows[_u(rows + a)])]
             mine = values + a * width
+            if k == 1 and width == 1:
+                w.head[_u(target)] -= w.head[_u(mine)] * w.head[_u(own)]
+                continue
             for c in range(k):
                 total = 0.0
                 for d in range(width):
-                    total += w.head[mine + d] * w.head[own + c * width + d]
-                w.head[target + c] -= total
+                    total += w.head[_u(mine + d)] * w.head[_u(own + c * width + d)]
+                w.head[_u(target + c)] -= total
 
 
-@compiled
+@inlined
 def factor_column(s, w, h):  # type: ignore[no-untyped-def]
     """Factor the diagonal of head column h, divide the rows below; return the product of the pivots."""
     k = s.offset[h + 1] - s.offset[h]
@@ -191,36 +197,34 @@ def factor_column(s, w, h):  # type: ignore[no-untyped-def]
     return product
 
 
-@compiled
+@inlined
 def update_tail(s, w, h):  # type: ignore[no-untyped-def]
     """Subtract from the tail what head column h contributes, entry by entry."""
     k = s.offset[h + 1] - s.offset[h]
     n_head_rows = s.offset[s.row_start.size - 1]
     first = s.row_start[h] + s.tail_first[h]
-    stop = s.row_start[h + 1]
-    values = s.value_start[h] + k * (k + s.tail_first[h])
-    for a in range(first, stop):
-        row = s.rows[a] - n_head_rows
-        mine = values + (a - first) * k
+    count = s.row_start[h + 1] - first
+    rows = s.rows[first : first + count]
+    values = w.head[s.value_start[h] + k * (k + s.tail_first[h]) : s.value_start[h + 1]]
+    for a in range(count):
+        tail = w.tail[rows[a] - n_head_rows]
         if k == 1:
-            x = w.head[mine]
-            for b in range(first, a + 1):
-                w.tail[row, s.rows[b] - n_head_rows] -= x * w.head[values + b - first]
+            x = values[a]
+            for b in range(a + 1):
+                tail[_u(rows[b] - n_head_rows)] -= x * values[b]
         elif k == 2:
-            x, y = w.head[mine], w.head[mine + 1]
-            for b in range(first, a + 1):
-                other = values + 2 * (b - first)
-                w.tail[row, s.rows[b] - n_head_rows] -= x * w.head[other] + y * w.head[other + 1]
+            x, y = values[2 * a], values[2 * a + 1]
+            for b in range(a + 1):
+                tail[_u(rows[b] - n_head_rows)] -= x * values[2 * b] + y * values[2 * b + 1]
         else:
-            for b in range(first, a + 1):
-                other = values + (b - first) * k
+            for b in range(a + 1):
                 total = 0.0
                 for d in range(k):
-                    total += w.head[mine + d] * w.head[other + d]
-                w.tail[row, s.rows[b] - n_head_rows] -= total
+                    total += values[_u(a * k + d)] * values[_u(b * k + d)]
+                tail[_u(rows[b] - n_head_rows)] -= total
 
 
-@compiled
+@inlined
 def pad_column(s, w, h, source, at):  # type: ignore[no-untyped-def]
     """Spread the tail rows of head column h over rows `at`... of the panel; the panel is zero there."""
     k = s.offset[h + 1] - s.offset[h]
@@ -325,7 +329,7 @@ def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
                 b[own + j, c] *= inverse
 
 
-@compiled
+@inlined
 def divide_panel(s, w, h):  # type: ignore[no-untyped-def]
     """Overwrite the rows of head column h by Y = L_Rh L_hh^-1, set the selected inverse's rows to zero."""
     k = s.offset[h + 1] - s.offset[h]
@@ -339,42 +343,39 @@ def divide_panel(s, w, h):  # type: ignore[no-untyped-def]
             w.head_inverse[row + j] = 0.0
 
 
-@compiled
+@inlined
 def multiply_tail(s, w, h):  # type: ignore[no-untyped-def]
     """Subtract tail inverse times Y from the selected inverse's tail rows of head column h."""
     k = s.offset[h + 1] - s.offset[h]
     n_head_rows = s.offset[s.row_start.size - 1]
     first = s.row_start[h] + s.tail_first[h]
-    stop = s.row_start[h + 1]
-    values = s.value_start[h] + k * (k + s.tail_first[h])
-    if k == 1:
-        for a in range(first, stop):
-            row = s.rows[a] - n_head_rows
-            mine = values + a - first
-            x = w.head[mine]
-            total = w.tail[row, row] * x
-            for b in range(first, a):
-                t = w.tail[row, s.rows[b] - n_head_rows]
-                other = values + b - first
-                total += t * w.head[other]
-                w.head_inverse[other] -= t * x
-            w.head_inverse[mine] -= total
-        return
-    for a in range(first, stop):
-        row = s.rows[a] - n_head_rows
-        mine = values + (a - first) * k
-        t = w.tail[row, row]
+    count = s.row_start[h + 1] - first
+    rows = s.rows[first : first + count]
+    start = s.value_start[h] + k * (k + s.tail_first[h])
+    values = w.head[start : s.value_start[h + 1]]
+    inverse = w.head_inverse[start : s.value_start[h + 1]]
+    for a in range(count):
+        tail = w.tail[rows[a] - n_head_rows]
+        diagonal = tail[_u(rows[a] - n_head_rows)]
+        if k == 1:
+            x = values[a]
+            total = diagonal * x
+            for b in range(a):
+                t = tail[_u(rows[b] - n_head_rows)]
+                total += t * values[b]
+                inverse[b] -= t * x
+            inverse[a] -= total
+            continue
         for d in range(k):
-            w.head_inverse[mine + d] -= t * w.head[mine + d]
-        for b in range(first, a):
-            t = w.tail[row, s.rows[b] - n_head_rows]
-            other = values + (b - first) * k
+            inverse[_u(a * k + d)] -= diagonal * values[_u(a * k + d)]
+        for b in range(a):
+            t = tail[_u(rows[b] - n_head_rows)]
             for d in range(k):
-                w.head_inverse[mine + d] -= t * w.head[other + d]
-                w.head_inverse[other + d] -= t * w.head[mine + d]
+                inverse[_u(a * k + d)] -= t * values[_u(b * k + d)]
+                inverse[_u(b * k + d)] -= t * values[_u(a * k + d)]
 
 
-@compiled
+@inlined
 def gather_panel(s, w, h, at):  # type: ignore[no-untyped-def]
     """Subtract rows `at`... of the panel product from the selected inverse's tail rows of head column h."""
     k = s.offset[h + 1] - s.offset[h]
@@ -408,7 +409,7 @@ def multiply_padded_tail(s, w):  # type: ignore[no-untyped-def]
             filled += k
 
 
-@compiled
+@inlined
 def finish_diagonal(s, w, h):  # type: ignore[no-untyped-def]
     """Fill the diagonal of the selected inverse at head column h: (L_hh L_hh')^-1 - Y' S_Rh."""
     k = s.offset[h + 1] - s.offset[h]
@@ -440,7 +441,7 @@ def finish_diagonal(s, w, h):  # type: ignore[no-untyped-def]
             w.head_inverse[base + j * k + i] = total
 
 
-@compiled
+@inlined
 def spread_column(s, w, h):  # type: ignore[no-untyped-def]
     """Add what the finished column h of the selected inverse contributes to the earlier columns that reach it."""
     k = s.offset[h + 1] - s.offset[h]
@@ -456,15 +457,15 @@ def spread_column(s, w, h):  # type: ignore[no-untyped-def]
         own = values + first * width
         rows = s.row_start[e]
         for a in range(first, s.row_start[e + 1] - rows):
-            source = w.place[s.rows[rows + a]]
+            source = w.place[_u(s.rows[_u(rows + a)])]
             mine = values + a * width
             outside = a >= first + k
             for c in range(k):
-                x = w.head_inverse[source + c]
+                x = w.head_inverse[_u(source + c)]
                 for d in range(width):
-                    w.head_inverse[mine + d] -= x * w.head[own + c * width + d]
+                    w.head_inverse[_u(mine + d)] -= x * w.head[_u(own + c * width + d)]
                     if outside:
-                        w.head_inverse[own + c * width + d] -= x * w.head[mine + d]
+                        w.head_inverse[_u(own + c * width + d)] -= x * w.head[_u(mine + d)]
 
 
 @compiled
@@ -562,7 +563,7 @@ def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore
                 out[base + i * k + j] -= 2.0 * scale * total
 
 
-@compiled
+@inlined
 def add_block(s, w, b, templates, effects, rest, weight, out):  # type: ignore[no-untyped-def]
     """Let one block of Z'Z take part in the gradient: in `rest`, and in `weight` Z'Z Lambda S added to `out`."""
     n_head_rows = s.offset[s.row_start.size - 1]
