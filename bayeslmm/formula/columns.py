@@ -102,6 +102,11 @@ def learn(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Coding, dict[str
     values : dict of str to ndarray (n,) or Categorical
         The values.
 
+    Raises
+    ------
+    DataError
+        If a level has a name that formulaic reserves.
+
     Examples
     --------
     >>> coding, values = learn(pd.DataFrame({"f": ["b", "a"]}), ("f",))
@@ -112,6 +117,13 @@ def learn(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Coding, dict[str
     levels = {
         name: tuple(value.categories) if isinstance(value, pd.Categorical) else None for name, value in values.items()
     }
+    for name, found in levels.items():
+        reserved = [level for level in found or () if level.startswith("__")]
+        if reserved:
+            raise DataError(
+                f"column {name!r} has the level {reserved[0]!r}; formulaic leaves out levels that begin with two "
+                "underscores.\n  Rename it."
+            )
     return Coding(levels), values
 
 

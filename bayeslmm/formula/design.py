@@ -19,8 +19,8 @@ from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
 from bayeslmm.formula.response import Response, read_response
-from bayeslmm.formula.syntax import parse_syntax, quote
-from bayeslmm.formula.terms import Covariance, Formula, RandomTerm
+from bayeslmm.formula.syntax import parse_syntax
+from bayeslmm.formula.terms import Formula, RandomTerm
 
 Floats = NDArray[np.float64]
 
@@ -306,7 +306,9 @@ class Design:
         >>> design.coef_names, design.factors[0].name
         (('Intercept',), 'g1')
         """
-        return _from_arrays(y, X, terms, weights, offset, coef_names)
+        from bayeslmm.formula.matrices import design_from_arrays
+
+        return design_from_arrays(y, X, terms, weights=weights, offset=offset, coef_names=coef_names)
 
 
 def build_design(
@@ -580,57 +582,3 @@ def _in_fitted_levels(response: Response, design: Design) -> Response:
             f"the response {design.response_name!r} holds {listing(map(repr, unseen))}, which the fitted data did not."
         )
     return replace(response, y=codes.astype(np.float64), levels=design.response_levels)
-
-
-def _from_arrays(
-    y: ArrayLike,
-    X: ArrayLike,
-    terms: Sequence[tuple[Any, ...]],
-    weights: ArrayLike | None,
-    offset: ArrayLike | None,
-    coef_names: Sequence[str] | None,
-) -> Design:
-    matrix = _matrix(X, "X")
-    columns: dict[str, Any] = {"y": np.asarray(y, dtype=np.float64)}
-    names = list(coef_names) if coef_names is not None else _default_names(matrix, "x")
-    _add_columns(columns, matrix, names, "coef_names")
-    random = []
-    for position, entry in enumerate(terms, start=1):
-        Z, groups = entry[:2]
-        factor = entry[2] if len(entry) > 2 else f"g{position}"
-        covariance = entry[3] if len(entry) > 3 else "us"
-        block = _matrix(Z, f"Z of term {position}")
-        effects = _default_names(block, f"z{position}_")
-        _add_columns(columns, block, effects, f"effects of term {position}")
-        _add_columns(columns, np.asarray(groups).reshape(-1, 1), [factor], f"the factor of term {position}")
-        random.append(RandomTerm(_sum_of(effects), (factor,), _known_covariance(covariance)))
-    fixed = _sum_of(names)
-    text = " + ".join([f"y ~ {fixed}", *map(str, random)])
-    return build_design(Formula(text, "y", fixed, tuple(random)), columns, weights=weights, offset=offset)
-
-
-def _matrix(values: ArrayLike, name: str) -> Floats:
-    matrix = np.asarray(values, dtype=np.float64)
-    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
-    if matrix.ndim != 2:
-        raise DataError(f"{name} has shape {matrix.shape}; it must be a matrix.")
-    return matrix
-
-
-def _default_names(matrix: Floats, stem: str) -> list[str]:
-    return [
-        "Intercept" if np.all(column == 1) else f"{stem}{position}" for position, column in enumerate(matrix.T, start=1)
-    ]
-
-
-def _add_columns(columns: dict[str, Any], matrix: NDArray[Any], names: Sequence[str], what: str) -> None:
-    if matrix.shape[1] != len(names):
-        raise DataError(f"{what}: {len(names)} names for {matrix.shape[1]} columns.")
-    for name, values in zip(names, matrix.T, strict=True):
-        if name in columns and not np.array_equal(columns[name], values):
-            raise DataError(f"{what}: the name {name!r} already stands for another column.")
-        columns[name] = values
-
-
-def _sum_of(names: Sequence[str]) -> str:
-    return " + ".join(["0", *map(quote, names)])

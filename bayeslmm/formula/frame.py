@@ -93,7 +93,7 @@ def read_table(data: Any) -> Table:
         data = _from_mapping(data)
     if isinstance(data, pd.DataFrame):
         return Table(tuple(map(str, data.columns)), len(data), data)
-    import narwhals as nw
+    import narwhals.stable.v2 as nw
 
     try:
         frame = nw.from_native(data, eager_only=True)
@@ -120,7 +120,7 @@ def _from_mapping(data: Mapping[Any, Any]) -> pd.DataFrame:
 
 def _to_pandas(series: Any) -> pd.Series:
     """Convert a narwhals series without needing more than numpy."""
-    import narwhals as nw
+    import narwhals.stable.v2 as nw
 
     dtype = series.dtype
     if dtype in (nw.Categorical, nw.Enum):

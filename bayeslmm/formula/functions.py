@@ -418,7 +418,7 @@ def _evaluate_call(node: Call, columns: Mapping[str, Value], states: State, text
     function = FUNCTIONS[node.function]
     first = node.arguments[0][1]
     value = _evaluate(first, columns, states, text)
-    if function.kind == "identity" and isinstance(value, pd.Categorical):
+    if function.kind == "identity" and (isinstance(value, pd.Categorical) or np.ndim(value) == 1):
         return value
     options = _bind_options(function.name, function.options, node.arguments[1:], node, text)
     if function.kind == "categorical":

@@ -181,11 +181,11 @@ def test_refused_with_a_caret(text, message, caret):
 def test_messages_offer_a_way_out():
     with pytest.raises(FormulaError, match=r"Write x \+ \(1 \| g\)\."):
         parse_formula("y ~ x + 1 | g")
-    with pytest.raises(FormulaError, match="Did you mean 'log'?"):
+    with pytest.raises(FormulaError, match=r"Did you mean 'log'\?"):
         parse_formula("y ~ lgo(x)")
     with pytest.raises(FormulaError, match=r"Write \(1 \| g\) \+ \(1 \| h\)\."):
         parse_formula("y ~ (1|g + h)")
-    with pytest.raises(FormulaError, match="Did you mean 'df'?"):
+    with pytest.raises(FormulaError, match=r"Did you mean 'df'\?"):
         parse_formula("y ~ bs(x, dff=4)")
 
 
