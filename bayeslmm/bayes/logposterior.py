@@ -208,11 +208,11 @@ def whitened_log_posterior(e, w):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects):  # type: ignore[no-untyped-def]
+def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, values):  # type: ignore[no-untyped-def]
     """Draw coefficients and group effects from their exact conditional at each of the `points` (S, d).
 
     Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order, from
-    standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q); returns how many points were not finite.
+    standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
     """
     size, r = e.V.shape
     q = e.rhs.shape[0]
@@ -222,15 +222,13 @@ def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects):  #
     Q, mixing, direction = np.empty((size, size)), np.empty((size, r + 1)), np.empty(size)
     mean, root, inverse = np.empty(r), np.empty((r, r)), np.empty((r, r))
     u = np.empty((q, 1))
-    failed = 0
     for draw in range(points.shape[0]):
-        unpack(e.plan, points[draw], flat, scales, sampled)
+        prior = unpack(e.plan, points[draw], flat, scales, sampled)
         sigma = scales[scales.size - 1]
         log_det = factorise(e.structure, e.work, flat)
         reduce_products(e.structure, e.work, flat, e.rhs, e.gram, Q)
-        value = evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root)
-        if not (value > -inf and value < inf):
-            failed += 1
+        value = prior + evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root)
+        values[draw] = value if value > -inf and value < inf else -inf
         small_inverse_root(root, inverse)
         for a in range(r):
             total = mean[a]
@@ -254,7 +252,6 @@ def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects):  #
                 for j in range(i + 1):
                     total += flat[base + i * k + j] * u[own + j, 0]
                 effects[draw, own + i] = total
-    return failed
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+"""From an engine's arrays to a labelled DataTree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayeslmm.bayes.coordinates import Coordinates, unpack
+from bayeslmm.bayes.priors import is_correlated
+from bayeslmm.datatree import posterior_dataset, sd_and_corr
+from bayeslmm.likelihood._compiled import compiled
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from bayeslmm.bayes.logposterior import LogPosterior
+    from bayeslmm.bayes.marginal import Draws
+    from bayeslmm.formula.design import Design
+
+
+def label_draws(density: LogPosterior, raw: Draws) -> xr.DataTree:
+    """Return the draws of the exact engine in the dimensions all engines share.
+
+    Parameters
+    ----------
+    density : LogPosterior
+        What was sampled.
+    raw : Draws
+        The draws.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `posterior`, `sample_stats`, `observed_data` and `constant_data`.
+    """
+    import xarray as xr
+
+    design = density.design
+    sd, corr, sigma = variance_draws(density.coordinates, raw.x)
+    names = [factor.name for factor in design.factors]
+    correlated = {term.factor for term in design.terms if is_correlated(term)}
+    posterior = posterior_dataset(
+        design,
+        beta=raw.beta,
+        sd=dict(zip(names, sd, strict=True)),
+        corr={name: value for name, value in zip(names, corr, strict=True) if name in correlated},
+        effects=raw.effects,
+        sigma=sigma,
+    )
+    chains, draws = raw.x.shape[:2]
+    statistics = xr.Dataset(
+        {name: (("chain", "draw"), values) for name, values in raw.statistics.items()},
+        coords={"chain": np.arange(chains), "draw": np.arange(draws)},
+    )
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": statistics, **data_groups(design)})
+
+
+def data_groups(design: Design) -> dict[str, xr.Dataset]:
+    """Return the groups that hold the data: the response, and what stands beside it.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+
+    Returns
+    -------
+    dict of str to Dataset
+        `observed_data` and `constant_data`.
+    """
+    import xarray as xr
+
+    rows = np.asarray(design.rows)
+    constant: dict[str, tuple[tuple[str, ...], NDArray[np.float64]]] = {"X": (("obs", "coef"), design.X)}
+    for name, values in (("weights", design.weights), ("offset", design.offset), ("trials", design.trials)):
+        if values is not None:
+            constant[name] = (("obs",), values)
+    coords = {"obs": rows, "coef": list(design.coef_names)}
+    return {
+        "observed_data": xr.Dataset({"y": (("obs",), design.y)}, coords={"obs": rows}),
+        "constant_data": xr.Dataset(constant, coords=coords),
+    }
+
+
+def variance_draws(
+    where: Coordinates, x: NDArray[np.float64]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return standard deviations, correlations and sigma of each sampled vector.
+
+    Parameters
+    ----------
+    where : Coordinates
+        What the vector means.
+    x : ndarray (C, D, d)
+        Sampled vectors.
+
+    Returns
+    -------
+    sd : list of ndarray (C, D, K)
+        One per factor.
+    corr : list of ndarray (C, D, K, K)
+        One per factor.
+    sigma : ndarray (C, D)
+        Residual standard deviation.
+    """
+    shape = x.shape[:2]
+    points = np.ascontiguousarray(x.reshape(-1, x.shape[2]))
+    flat = np.empty((len(points), where.n_flat))
+    sigma = np.empty(len(points))
+    unpack_all(where.plan, points, flat, sigma)
+    sds, corrs = [], []
+    for start, k in zip(where.layout.arrays.template_start, where.layout.n_effects, strict=True):
+        root = flat[:, start : start + k * k].reshape(-1, k, k) * sigma[:, None, None]
+        sd, corr = sd_and_corr(root @ root.transpose(0, 2, 1))
+        sds.append(sd.reshape(*shape, k))
+        corrs.append(corr.reshape(*shape, k, k))
+    return sds, corrs, sigma.reshape(shape)
+
+
+@compiled
+def unpack_all(plan, points, flat, sigma):  # type: ignore[no-untyped-def]
+    """Fill the templates and sigma of every point."""
+    scales = np.empty(plan.scale_at.size)
+    sampled = np.empty(plan.sampled.size)
+    for i in range(points.shape[0]):
+        unpack(plan, points[i], flat[i], scales, sampled)
+        sigma[i] = scales[scales.size - 1]

@@ -1,0 +1,832 @@
+"""A posterior: draws in a plain DataTree, answering the same words as a REML fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.contract import Fit, NewLevels, RandomEffects
+from bayeslmm.errors import DataError
+from bayeslmm.predict import linear_predictor
+from bayeslmm.report.tables import Table
+from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from arviz_plots import PlotCollection
+    from numpy.typing import NDArray
+
+    from bayeslmm.bayes.checks import Diagnostics
+    from bayeslmm.bayes.priors import Priors
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design
+    from bayeslmm.likelihood.lmm import LmmKernel
+
+CHUNK_NUMBERS = 1 << 23
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a posterior was drawn.
+
+    Parameters
+    ----------
+    engine : {"marginal", "latent"}
+        Group effects integrated out, or parameters of the PyMC model.
+    method : str
+        "NUTS" or "split-t proposals".
+    sampler : str
+        What ran, with its version.
+    draws, chains, tune : int
+        Draws and warm-up steps per chain, and chains.
+    seed : int
+        The seed used.
+    seconds : float
+        Wall time.
+    pareto_k : float
+        Tail shape of the importance weights; not a number for NUTS.
+    reason : str
+        Why this engine and method.
+    notes : tuple of str
+        Remarks for the reader.
+    """
+
+    engine: str
+    method: str
+    sampler: str
+    draws: int
+    chains: int
+    tune: int
+    seed: int
+    seconds: float
+    pareto_k: float = float("nan")
+    reason: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Posterior(Fit):
+    """Draws from the posterior of a hierarchical model.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    response : Family
+        Response family with its link.
+    priors : Priors
+        Every prior.
+    data : xarray.DataTree
+        Groups `posterior`, `sample_stats`, `observed_data`, `constant_data`; plain ArviZ from here on.
+    run : Run
+        How it was drawn.
+    kernel : LmmKernel, optional
+        The likelihood kernel of a Gaussian model.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+    >>> post.engine, list(post.parameter_frame().index)
+    ('NUTS (marginal)', ['Intercept', 'sd_Batch[Intercept]', 'sigma'])
+    """
+
+    design: Design
+    response: Family
+    priors: Priors
+    data: xr.DataTree
+    run: Run
+    kernel: LmmKernel | None = None
+
+    # --- draws ---------------------------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> str:
+        """Name of the response family."""
+        return self.response.name
+
+    @property
+    def engine(self) -> str:
+        """Method and engine: "NUTS (marginal)"."""
+        return f"{self.run.method} ({self.run.engine})"
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of all chains together."""
+        sizes = self.data["posterior"].sizes
+        return int(sizes["chain"] * sizes["draw"])
+
+    def draws(self, name: str) -> NDArray[np.float64]:
+        """Return all draws of a variable, chains one after the other.
+
+        Parameters
+        ----------
+        name : str
+            A variable of the group `posterior`.
+
+        Returns
+        -------
+        ndarray (S, ...)
+            Its draws.
+
+        Raises
+        ------
+        DataError
+            If there is no such variable.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> m.sample(draws=100, chains=2, seed=1, progress=False).draws("b_Batch").shape
+        (200, 6, 1)
+        """
+        posterior = self.data["posterior"]
+        if name not in posterior.data_vars:
+            known = ", ".join(map(str, posterior.data_vars))
+            raise DataError(f"the posterior has no variable {name!r}.\n  Variables: {known}.")
+        values = np.asarray(posterior[name].values)
+        return values.reshape(-1, *values.shape[2:])
+
+    @cached_property
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """Draws (chains, draws) of every coefficient, SD, correlation, sigma and further parameter, by name."""
+        return dict(parameter_draws(self.design, self.data["posterior"].to_dataset(), self.priors))
+
+    # --- estimates -----------------------------------------------------------------------------------------------
+
+    @property
+    def fixef(self) -> pd.Series:
+        """Posterior means of the coefficients."""
+        return pd.Series(self.draws("beta").mean(axis=0), index=list(self.design.coef_names), name="mean")
+
+    @property
+    def vcov(self) -> pd.DataFrame:
+        """Posterior covariance of the coefficients (p, p)."""
+        names = list(self.design.coef_names)
+        beta = self.draws("beta")
+        covariance = np.cov(beta, rowvar=False).reshape(len(names), len(names)) if names else np.zeros((0, 0))
+        return pd.DataFrame(covariance, index=names, columns=names)
+
+    @property
+    def sigma(self) -> float:
+        """Posterior mean of the residual standard deviation; 1 for families without one."""
+        return float(self.data["posterior"]["sigma"].mean()) if "sigma" in self.data["posterior"].data_vars else 1.0
+
+    @cached_property
+    def ranef(self) -> RandomEffects:
+        """Posterior means of the group effects with their posterior covariance."""
+        modes, cov = {}, {}
+        for factor in self.design.factors:
+            draws = self.draws(f"b_{factor.name}").astype(np.float64, copy=False)
+            mean = draws.mean(axis=0)
+            index = pd.Index(factor.levels, name=factor.name)
+            modes[factor.name] = pd.DataFrame(mean, index=index, columns=list(factor.effects))
+            deviations = draws - mean
+            cov[factor.name] = np.einsum("sjk,sjl->jkl", deviations, deviations) / (len(draws) - 1)
+        return RandomEffects(modes, cov)
+
+    @cached_property
+    def varcorr(self) -> VarCorr:
+        """Posterior means of standard deviations and correlations, term by term, and of sigma."""
+        entries = []
+        for factor in self.design.factors:
+            sd = self.draws(f"sd_{factor.name}").mean(axis=0)
+            has_corr = f"corr_{factor.name}" in self.data["posterior"].data_vars
+            corr = self.draws(f"corr_{factor.name}").mean(axis=0) if has_corr else None
+            at = 0
+            for index in factor.term_indices:
+                term = self.design.terms[index]
+                part = slice(at, at + len(term.effects))
+                at = part.stop
+                correlated = corr is not None and self.priors.corr(index) is not None
+                entries.append(
+                    VarCorrEntry(factor.name, term.effects, sd[part], corr[part, part] if correlated else None)
+                )
+        has_sigma = "sigma" in self.data["posterior"].data_vars
+        return VarCorr(tuple(entries), self.sigma if has_sigma else None)
+
+    # --- uncertainty ---------------------------------------------------------------------------------------------
+
+    def parameter_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return posterior mean, SD and central interval of every parameter but the group effects.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the interval.
+
+        Returns
+        -------
+        DataFrame
+            Columns `kind`, `estimate`, `se`, `lower`, `upper`, indexed by parameter.
+        """
+        tail = (1 - checked_level(level)) / 2
+        rows = {}
+        for name, draws in self.parameters.items():
+            lower, upper = np.quantile(draws, [tail, 1 - tail])
+            rows[name] = (self._kind(name), draws.mean(), draws.std(ddof=1), lower, upper)
+        frame = pd.DataFrame.from_dict(rows, orient="index", columns=["kind", "estimate", "se", "lower", "upper"])
+        return frame.rename_axis("parameter")
+
+    def _kind(self, name: str) -> str:
+        if name in self.design.coef_names:
+            return "fixed"
+        for kind in ("sd", "corr"):
+            if any(name.startswith(f"{kind}_{factor.name}[") for factor in self.design.factors):
+                return kind
+        return "sigma" if name == "sigma" else "aux"
+
+    def confint(self, level: float = 0.95) -> pd.DataFrame:
+        """Return central posterior intervals.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the interval.
+
+        Returns
+        -------
+        DataFrame
+            Columns `lower` and `upper`.
+        """
+        return self.parameter_frame(level)[["lower", "upper"]]
+
+    def summary(self, level: float = 0.95) -> PosteriorSummary:
+        """Return means, SDs, intervals, R-hat and effective sample sizes of all parameters but the group effects.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the interval.
+
+        Returns
+        -------
+        PosteriorSummary
+            Prints in a terminal and renders in a notebook.
+        """
+        return summarise(self, level)
+
+    @cached_property
+    def diagnostics_record(self) -> Diagnostics:
+        """What `diagnostics()` returns."""
+        from bayeslmm.bayes.checks import diagnose
+
+        return diagnose(self)
+
+    def diagnostics(self) -> Diagnostics:
+        """Return R-hat, effective sample sizes, divergences and E-BFMI over all parameters, with remedies in words.
+
+        Returns
+        -------
+        Diagnostics
+            Prints its account.
+        """
+        return self.diagnostics_record
+
+    # --- prediction ----------------------------------------------------------------------------------------------
+
+    def _chosen(self, draws: int | None) -> NDArray[np.intp]:
+        """Return positions of `draws` draws, evenly spread over all."""
+        total = self.n_draws
+        if draws is None or draws >= total:
+            return np.arange(total)
+        if draws < 1:
+            raise DataError(f"draws={draws!r} must be at least 1.")
+        return np.linspace(0, total - 1, draws).round().astype(np.intp)
+
+    def _linear(
+        self,
+        design: Design,
+        chosen: NDArray[np.intp],
+        new_levels: NewLevels,
+        include: Sequence[str] | None,
+        seed: int | None,
+    ) -> NDArray[np.float64]:
+        names = [factor.name for factor in self.design.factors]
+        covariances = None
+        if new_levels == "sample" and any(factor.new_levels for factor in design.factors):
+            covariances = {name: value[chosen] for name, value in self.effect_covariances().items()}
+        return linear_predictor(
+            design,
+            self.draws("beta")[chosen],
+            {name: self.draws(f"b_{name}")[chosen] for name in names},
+            covariances=covariances,
+            new_levels=new_levels,
+            include=include,
+            rng=np.random.default_rng(seed),
+        )
+
+    def _design_for(self, new_data: Any) -> Design:
+        return self.design if new_data is None else self.design.at(new_data)
+
+    def effect_covariances(self) -> dict[str, NDArray[np.float64]]:
+        """Return draws of the covariance (S, K, K) of each grouping factor's effects.
+
+        Returns
+        -------
+        dict of str to ndarray (S, K, K)
+            In units of the linear predictor, squared.
+        """
+        covariances = {}
+        for factor in self.design.factors:
+            sd = self.draws(f"sd_{factor.name}")
+            scale = sd[:, :, None] * sd[:, None, :]
+            name = f"corr_{factor.name}"
+            corr = self.draws(name) if name in self.data["posterior"].data_vars else np.eye(sd.shape[1])
+            covariances[factor.name] = scale * corr
+        return covariances
+
+    def linpred_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return posterior draws of the linear predictor.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            Rows to predict; the fitted rows when absent.
+        new_levels : {"error", "zero", "sample"}, default "error"
+            Policy for unseen levels.
+        include : sequence of str, optional
+            Grouping factors that count; all when absent, none when empty.
+        draws : int, optional
+            How many, spread evenly over all; all when absent.
+        seed : int, optional
+            Makes the effects of unseen levels reproducible.
+
+        Returns
+        -------
+        ndarray (S, n)
+            The draws.
+        """
+        return self._linear(self._design_for(new_data), self._chosen(draws), new_levels, include, seed)
+
+    def epred_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return posterior draws of the expected response (S, n). See `linpred_draws`."""
+        eta = self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
+        return self._expected(eta)
+
+    def _expected(self, eta: NDArray[np.float64]) -> NDArray[np.float64]:
+        return eta if self.response.link == "identity" else self.response.inverse_link(eta)
+
+    def predictive_draws(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Return posterior draws of new responses (S, n). See `linpred_draws`."""
+        from bayeslmm.bayes.responses import simulate
+
+        design = self._design_for(new_data)
+        chosen = self._chosen(draws)
+        eta = self._linear(design, chosen, new_levels, include, seed)
+        rng = np.random.default_rng(None if seed is None else [seed, 1])
+        return simulate(self, design, eta, chosen, rng)
+
+    def predict(
+        self,
+        new_data: Any = None,
+        *,
+        new_levels: NewLevels = "error",
+        include: Sequence[str] | None = None,
+        interval: Literal["confidence", "prediction"] | None = None,
+        level: float = 0.95,
+        seed: int | None = 0,
+    ) -> Any:
+        """Return the posterior mean of the expected response per row, with an SD and an interval when asked.
+
+        Rows are worked through in chunks, so memory does not grow with their number.
+
+        Parameters
+        ----------
+        new_data : data frame, optional
+            Rows to predict; the fitted rows when absent.
+        new_levels : {"error", "zero", "sample"}, default "error"
+            Policy for unseen levels.
+        include : sequence of str, optional
+            Grouping factors that count; all when absent, the population mean when empty.
+        interval : {"confidence", "prediction"}, optional
+            For the expected response, or for a new observation.
+        level : float, default 0.95
+            Probability inside the interval.
+        seed : int, default 0
+            Of the effects of unseen levels and of new observations.
+
+        Returns
+        -------
+        ndarray (n,) or DataFrame
+            Predictions; with `interval` a frame `estimate`, `se`, `lower`, `upper`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> post.predict({"Days": [0, 9], "Subject": ["308", "new"]}, new_levels="sample").shape
+        (2,)
+        """
+        if interval not in (None, "confidence", "prediction"):
+            raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
+        from bayeslmm.bayes.responses import simulate
+
+        design = self._design_for(new_data)
+        chosen = self._chosen(None)
+        tail = (1 - checked_level(level)) / 2
+        parts: list[NDArray[np.float64]] = []
+        rng = np.random.default_rng(None if seed is None else [seed, 1])
+        for part in row_chunks(design, max(1, CHUNK_NUMBERS // len(chosen))):
+            eta = self._linear(part, chosen, new_levels, include, seed)
+            expected = self._expected(eta)
+            spread = simulate(self, part, eta, chosen, rng) if interval == "prediction" else expected
+            if interval is None:
+                parts.append(expected.mean(axis=0)[None])
+            else:
+                bounds = np.quantile(spread, [tail, 1 - tail], axis=0)
+                parts.append(np.vstack([expected.mean(axis=0), spread.std(axis=0, ddof=1), bounds]))
+        values = np.concatenate(parts, axis=1)
+        if interval is None:
+            return values[0]
+        return pd.DataFrame(values.T, columns=["estimate", "se", "lower", "upper"])
+
+    # --- checks --------------------------------------------------------------------------------------------------
+
+    def ppc(self, draws: int = 200, *, marginal: bool = False, seed: int | None = 0) -> xr.DataTree:
+        """Return replicated responses beside the observed one, as ArviZ wants them.
+
+        Parameters
+        ----------
+        draws : int, default 200
+            Replications.
+        marginal : bool, default False
+            Replicate with new groups in place of the fitted ones; otherwise given the fitted groups' effects.
+        seed : int, default 0
+            Makes the replications reproducible.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups `posterior_predictive` and `observed_data`.
+        """
+        from bayeslmm.bayes.checks import replicate_responses
+
+        return replicate_responses(self, draws, marginal=marginal, seed=seed)
+
+    def plot_ppc(
+        self,
+        kind: str = "dist",
+        *,
+        by: str | None = None,
+        draws: int = 200,
+        marginal: bool = False,
+        seed: int | None = 0,
+        **options: Any,
+    ) -> PlotCollection:
+        """Plot replicated responses against the observed one, through ArviZ.
+
+        Parameters
+        ----------
+        kind : {"dist", "tstat", "pit", "rootogram", "interval"}, default "dist"
+            Densities, a test statistic, probability integral transforms, a rootogram (counts), intervals per row.
+        by : str, optional
+            A column of the data: one panel per value.
+        draws : int, default 200
+            Replications.
+        marginal : bool, default False
+            Replicate with new groups.
+        seed : int, default 0
+            Makes the replications reproducible.
+        **options : Any
+            Passed to the ArviZ plot.
+
+        Returns
+        -------
+        PlotCollection
+            The plot.
+        """
+        from bayeslmm.bayes.checks import plot_replications
+
+        return plot_replications(self, kind, by=by, draws=draws, marginal=marginal, seed=seed, **options)
+
+    def log_likelihood(self, draws: int | None = None) -> NDArray[np.float64]:
+        """Return the log likelihood of each row given its group effects.
+
+        Parameters
+        ----------
+        draws : int, optional
+            How many draws; all when absent.
+
+        Returns
+        -------
+        ndarray (S, n)
+            Log densities.
+        """
+        from bayeslmm.bayes.responses import log_density_of_rows
+
+        chosen = self._chosen(draws)
+        eta = self._linear(self.design, chosen, "error", None, None)
+        return log_density_of_rows(self, self.design, eta, chosen)
+
+    def loo(self, *, group: str | None = None) -> Any:
+        """Return leave-one-out cross-validation by Pareto-smoothed importance sampling, through ArviZ.
+
+        Parameters
+        ----------
+        group : str, optional
+            A grouping factor: leave out whole groups, their effects integrated out exactly (Gaussian models).
+
+        Returns
+        -------
+        ELPDData
+            Expected log predictive density with its standard error.
+        """
+        from bayeslmm.bayes.checks import leave_one_out
+
+        return leave_one_out(self, group)
+
+    # --- output --------------------------------------------------------------------------------------------------
+
+    def to_datatree(self) -> xr.DataTree:
+        """Return `data`: the draws in ArviZ's container.
+
+        Returns
+        -------
+        xarray.DataTree
+            The same object.
+        """
+        return self.data
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def checked_level(level: float) -> float:
+    """Return a probability, refusing what is not between 0 and 1.
+
+    Parameters
+    ----------
+    level : float
+        Probability inside an interval.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    DataError
+        If it is not a probability.
+    """
+    if not 0 < level < 1:
+        raise DataError(f"level={level!r} is not between 0 and 1; 95 % is level=0.95.")
+    return level
+
+
+def parameter_draws(
+    design: Design, posterior: xr.Dataset, priors: Priors
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Yield name and draws of coefficients, SDs and correlations term by term, then sigma and what else there is.
+
+    Parameters
+    ----------
+    design : Design
+        Names.
+    posterior : Dataset
+        The draws.
+    priors : Priors
+        Which terms are correlated, and names of further parameters.
+
+    Yields
+    ------
+    name : str
+        As in `parameter_frame`.
+    draws : ndarray (C, D)
+        Its draws.
+    """
+    for position, name in enumerate(design.coef_names):
+        yield name, posterior["beta"].values[..., position]
+    starts = {factor.name: 0 for factor in design.factors}
+    for index, term in enumerate(design.terms):
+        first = starts[term.factor]
+        starts[term.factor] += len(term.effects)
+        for k, effect in enumerate(term.effects):
+            yield f"sd_{term.factor}[{effect}]", posterior[f"sd_{term.factor}"].values[..., first + k]
+        if priors.corr(index) is not None:
+            values = posterior[f"corr_{term.factor}"].values
+            for (i, a), (j, b) in combinations(enumerate(term.effects), 2):
+                yield f"corr_{term.factor}[{a},{b}]", values[..., first + i, first + j]
+    for name in dict.fromkeys(["sigma", *priors.aux]):
+        if name in posterior:
+            values = posterior[name].values
+            if values.ndim == 2:
+                yield name, values
+            else:
+                for at, part in enumerate(np.moveaxis(values, -1, 0)):
+                    yield f"{name}[{at}]", part
+
+
+def row_chunks(design: Design, step: int) -> Iterator[Design]:
+    """Yield the design in pieces of at most `step` rows.
+
+    Parameters
+    ----------
+    design : Design
+        A design.
+    step : int
+        Rows per piece.
+
+    Yields
+    ------
+    Design
+        Same coding, fewer rows.
+    """
+    n = design.X.shape[0]
+    if n <= step:
+        yield design
+        return
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        arrays = {
+            name: None if getattr(design, name) is None else getattr(design, name)[part]
+            for name in ("y", "X", "weights", "offset", "rows", "trials")
+        }
+        terms = tuple(replace(term, Z=term.Z[part], codes=term.codes[part]) for term in design.terms)
+        yield replace(design, terms=terms, data=design.data.iloc[part], **arrays)
+
+
+# --- summary -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class PosteriorSummary:
+    """The printed account of a posterior.
+
+    Parameters
+    ----------
+    title : str
+        What was drawn and how.
+    lines : tuple of str
+        Formula, rows and groups.
+    table : Table
+        One row per parameter.
+    notes : tuple of str
+        Convergence in words, and rows left out.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    table: Table
+    notes: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the numbers, unrounded.
+
+        Returns
+        -------
+        DataFrame
+            One row per parameter.
+        """
+        return self.table.to_pandas()
+
+    def to_text(self) -> str:
+        """Return the summary as plain text.
+
+        Returns
+        -------
+        str
+            Title, model, table and notes.
+        """
+        return "\n".join([self.title, *self.lines, "", self.table.to_text(), "", *self.notes])
+
+    def to_html(self) -> str:
+        """Return the summary as an HTML fragment.
+
+        Returns
+        -------
+        str
+            All text escaped.
+        """
+        from html import escape
+
+        head = "".join(f"<p>{escape(line)}</p>" for line in (self.title, *self.lines))
+        foot = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return head + self.table.to_html() + foot
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
+    """Collect the record that prints as the summary of a posterior; figures come from ArviZ.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    level : float, default 0.95
+        Probability inside the intervals.
+
+    Returns
+    -------
+    PosteriorSummary
+        The record.
+    """
+    frame = arviz_summary(post.parameters, level)
+    design, run = post.design, post.run
+    groups = "; ".join(f"{factor.name} {len(factor.levels):,}" for factor in design.factors)
+    how = f"{run.chains} chains of {run.draws:,} draws"
+    title = f"Posterior by {post.engine}: {how} in {run.seconds:.2f} s"
+    lines = (
+        *((f" Family: {post.response}",) if not post.response.is_gaussian_identity else ()),
+        f"Formula: {design.formula.text}",
+        f"Rows: {len(design.rows):,}" + (f"; groups: {groups}" if groups else ""),
+    )
+    notes = (
+        *post.diagnostics().lines,
+        *((f"Pareto k of the proposals: {run.pareto_k:.2f}",) if np.isfinite(run.pareto_k) else ()),
+        *run.notes,
+        *missing_rows(design),
+    )
+    return PosteriorSummary(title, lines, Table(frame), notes)
+
+
+def arviz_summary(parameters: Mapping[str, NDArray[np.float64]], level: float) -> pd.DataFrame:
+    """Return ArviZ's summary of scalar parameters.
+
+    Parameters
+    ----------
+    parameters : mapping of str to ndarray (C, D)
+        Draws by name.
+    level : float
+        Probability inside the intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns mean, sd, the interval's ends, r_hat, ess_bulk, ess_tail.
+    """
+    import xarray as xr
+    from arviz_stats import summary
+
+    dataset = xr.Dataset({name: (("chain", "draw"), values) for name, values in parameters.items()})
+    frame = pd.DataFrame(summary(dataset, ci_prob=level, ci_kind="eti", round_to="none"))
+    bounds = [name for name in frame.columns if name.startswith("eti")]
+    lower, upper = (f"{100 * q:.4g}%" for q in ((1 - level) / 2, (1 + level) / 2))
+    frame = frame[["mean", "sd", *bounds, "r_hat", "ess_bulk", "ess_tail"]]
+    return frame.rename(columns=dict(zip(bounds, (lower, upper), strict=True))).astype(float)
+
+
+def missing_rows(design: Design) -> tuple[str, ...]:
+    """Return sentences on rows and columns that were left out.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+
+    Returns
+    -------
+    tuple of str
+        Empty when nothing was left out.
+    """
+    notes = []
+    if design.missing:
+        parts = ", ".join(f"{name}: {count}" for name, count in design.missing.items())
+        notes.append(f"{design.n_total - len(design.rows)} of {design.n_total} rows left out for missing values ({parts})")
+    if design.dropped_columns:
+        notes.append(f"columns left out because others determine them: {', '.join(design.dropped_columns)}")
+    return tuple(notes)
