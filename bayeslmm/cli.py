@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bayeslmm import __version__
+import bayeslmm
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "bayeslmm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"bayeslmm {__version__}")
+    parser.add_argument("--version", action="version", version=f"bayeslmm {bayeslmm.__version__}")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     compare = _verb(verbs, "compare", "REML beside the posterior, disagreements flagged and explained", run_compare)
     fit = _verb(verbs, "fit", "REML or ML", run_fit)
@@ -267,15 +267,17 @@ def _show(result: Any, form: str) -> None:
 def _report(model: Model, chosen: argparse.Namespace, given: Sequence[str], **results: Any) -> None:
     if chosen.report is None:
         return
+    from bayeslmm.report.equation import equation
     from bayeslmm.report.html import write_report
 
+    priors = model.priors if "post" in results else None
     target = Path(chosen.report)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_report(
             target,
-            equation=model.equation(),
-            priors=model.priors.table() if "post" in results else None,
+            equation=equation(model.design, model.family, priors),
+            priors=None if priors is None else priors.table(),
             code=code_for(chosen),
             data_name=chosen.data,
             warnings=given,

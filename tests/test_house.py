@@ -32,6 +32,7 @@ LAYERS = [
     {"models"},
     {"mrp"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {unit: rank for rank, row in enumerate(LAYERS) for unit in row}
 # Units on one level of the plan: neither knows the other, although one stands above the other in LAYERS.

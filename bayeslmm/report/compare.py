@@ -518,8 +518,20 @@ def _shifted(row: Row, engine: str, level: float) -> tuple[str, str] | None:
             f"the data say little about it, and the prior moves the posterior mean {towards}to {row.mean:.2f} "
             f"({engine}: {row.estimate:.2f})."
         )
-    cause = "the prior pulls" if row.sd < row.se else "the posterior averages over the other parameters"
-    return "shifted", f"the posterior mean lies {abs(row.shift):.1f} posterior SDs from the {engine} estimate; {cause}."
+    return "shifted", (
+        f"the posterior mean lies {abs(row.shift):.1f} posterior SDs {'above' if row.shift > 0 else 'below'} the "
+        f"{engine} estimate; {_cause_of_shift(row)}."
+    )
+
+
+def _cause_of_shift(row: Row) -> str:
+    if row.kind in ("sd", "sigma"):
+        return (
+            "a mean over a posterior that reaches further up than down; compare the intervals"
+            if row.shift > 0
+            else "the prior pulls it down"
+        )
+    return "the prior pulls" if row.sd < row.se else "the posterior averages over the variance parameters"
 
 
 def _width(row: Row, engine: str, level: float) -> tuple[str, str] | None:

@@ -86,7 +86,7 @@ class Equation:
     >>> import bayeslmm as blm
     >>> model = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
     >>> print(str(model.equation()).splitlines()[1])
-    \\mathrm{Yield}_{i} &\\sim \\mathcal{N}\\left(\\mu_{i},\\ \\sigma^{2}\\right) \\qquad i = 1 ,\\  \\dots ,\\  30 \\\\
+    \mathrm{Yield}_{i} &\sim \mathcal{N}(\mu_{i},\ \sigma^{2}) \qquad i = 1,\ \dots,\ 30 \\
     """
 
     likelihood: tuple[Line, ...]
@@ -362,8 +362,8 @@ def distribution(prior: PriorLike) -> Math:
     Examples
     --------
     >>> import bayeslmm as blm
-    >>> distribution(blm.Prior("HalfNormal", sigma=5)).latex
-    '\\\\operatorname{half-}\\\\mathcal{N}\\\\left(0,\\\\ 5^{2}\\\\right)'
+    >>> print(distribution(blm.Prior("HalfNormal", sigma=5)).latex)
+    \operatorname{half-}\mathcal{N}(0,\ 5^{2})
     """
     args = {name: _argument(value) for name, value in prior.args.items()}
     zero, half = number(0), operator("half-")

@@ -344,7 +344,7 @@ def diagnostics_table(post: Fit) -> Table:
         if draws.std() > 0
     }
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["R-hat", "Bulk ESS", "Tail ESS"])
-    frame = frame.astype({"Bulk ESS": int, "Tail ESS": int})
+    frame = frame.round({"R-hat": 3}).astype({"Bulk ESS": int, "Tail ESS": int})
     return Table(frame, notes=tuple(_diagnostic_notes(frame, divergences(post))))
 
 
