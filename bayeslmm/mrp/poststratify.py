@@ -17,6 +17,7 @@ from bayeslmm.mrp.checking import covariates, grouping_columns
 from bayeslmm.mrp.estimates import Estimates
 from bayeslmm.mrp.frame import PoststratFrame
 from bayeslmm.mrp.grouping import By, Groups, grouping_sets, make_groups
+from bayeslmm.mrp.streaming import CELLS_PER_DESIGN, Predictor, check_draws, predictor, sum_over_cells
 from bayeslmm.mrp.survey import respondents
 
 CHUNK_VALUES = 4_000_000
@@ -76,7 +77,8 @@ def poststratify(
     seed : int, optional
         Makes the draws reproducible.
     chunk : int, optional
-        Cells per chunk; chosen so that a chunk takes about 32 MB when absent.
+        Cells per chunk, for families whose mean is no function of the linear predictor alone; chosen so that a chunk
+        takes about 32 MB when absent.
 
     Returns
     -------
@@ -105,6 +107,7 @@ def poststratify(
     """
     if new_levels not in NEW_LEVELS:
         raise DataError(f"new_levels={new_levels!r} is not one of {listing(map(repr, NEW_LEVELS))}.")
+    check_draws(draws)
     sets = grouping_sets(by, margins)
     plan = _plan(fit, frame, sets, where, include, exclude, count_draws)
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -314,31 +317,61 @@ class Sums:
 def _stream(request: Request, plan: Plan, chunk: int | None) -> Sums:
     if len(plan.ledger) and request.new_levels == "error":
         _refuse_new_levels(request, plan.ledger)
+    source = predictor(
+        request.fit,
+        plan.cells,
+        new_levels=request.new_levels,
+        include=request.include,
+        draws=request.draws,
+        seed=request.seed,
+    )
+    draws, counts = _from_chunks(request, plan, chunk) if source is None else _from_parts(source, plan)
+    return Sums(draws.T, _sums_at_modes(request, plan), counts.T)
+
+
+def _from_parts(source: Predictor, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if plan.count_draws is None:
+        return sum_over_cells(source, plan.groups.indicator(plan.weights)), plan.groups.sums(plan.weights)[:, None]
+    presence = plan.groups.indicator(np.ones(len(plan.cells)))
+    order = np.arange(source.n_draws) % len(plan.count_draws)
+    return sum_over_cells(source, presence, plan.count_draws), (presence @ plan.count_draws.T)[:, order]
+
+
+def _from_chunks(request: Request, plan: Plan, chunk: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sums where the expected response is no function of the linear predictor alone: ask the fit itself."""
     weights = plan.groups.indicator(plan.weights)
     presence = plan.groups.indicator(np.ones(len(plan.cells)))
-    draws, counts = 0.0, 0.0
-    modes = np.zeros(len(plan.groups.labels))
+    sums: Any = 0.0
+    counts: Any = plan.groups.sums(plan.weights)[:, None] if plan.count_draws is None else 0.0
     for rows, values in _chunks(request, plan, chunk):
         if plan.count_draws is None:
-            draws = draws + weights[:, rows] @ values
+            sums = sums + weights[:, rows] @ values
         else:
             uncertain = plan.count_draws[np.arange(values.shape[1]) % len(plan.count_draws), rows].T
-            draws = draws + presence[:, rows] @ (uncertain * values)
+            sums = sums + presence[:, rows] @ (uncertain * values)
             counts = counts + presence[:, rows] @ uncertain
-        if request.fit.engine in MODES_ONLY:
-            modes += weights[:, rows] @ _at_modes(request, plan.cells.iloc[rows])
-    certain = plan.groups.sums(plan.weights)[None, :]
-    return Sums(draws.T, modes, certain if plan.count_draws is None else counts.T)
+    return sums, counts
+
+
+def _sums_at_modes(request: Request, plan: Plan) -> NDArray[np.float64]:
+    """Return count times expected response at the modes, summed over groups; zeros for a posterior."""
+    sums = np.zeros(len(plan.groups.labels))
+    if request.fit.engine not in MODES_ONLY:
+        return sums
+    weights = plan.groups.indicator(plan.weights)
+    for start in range(0, len(plan.cells), CELLS_PER_DESIGN):
+        rows = slice(start, min(start + CELLS_PER_DESIGN, len(plan.cells)))
+        cells = plan.cells.iloc[rows].reset_index(drop=True)
+        sums += weights[:, rows] @ np.asarray(
+            request.fit.predict(cells, new_levels=request.new_levels, include=request.include)
+        )
+    return sums
 
 
 def _refuse_new_levels(request: Request, ledger: pd.DataFrame) -> None:
     """Let the fit itself say which levels are new."""
     request.fit.predict(ledger, new_levels="error", include=request.include)
     raise NewLevelsError("the frame holds levels that were not in the fitted data.")
-
-
-def _at_modes(request: Request, cells: pd.DataFrame) -> NDArray[np.float64]:
-    return np.asarray(request.fit.predict(cells, new_levels=request.new_levels, include=request.include))
 
 
 def _chunks(request: Request, plan: Plan, chunk: int | None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
