@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design, build_design
     from bayeslmm.formula.parse import parse_formula
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
     from bayeslmm.frequentist.optimize import Control, Optimum
     from bayeslmm.likelihood.crossproducts import cross_products
     from bayeslmm.likelihood.lmm import LmmKernel, criterion
-    from bayeslmm.models import Model, lmer, model
+    from bayeslmm.models import Model, glmer, lmer, model
     from bayeslmm.mrp.estimates import Estimates
     from bayeslmm.mrp.frame import PoststratFrame
     from bayeslmm.mrp.poststratify import poststratify
@@ -36,6 +37,7 @@ _HOME = {
     "Estimates": "mrp.estimates",
     "Family": "families",
     "Fit": "contract",
+    "GlmmFit": "frequentist.glmm_fit",
     "LmmFit": "frequentist.lmm_fit",
     "LmmKernel": "likelihood.lmm",
     "Model": "models",
@@ -48,6 +50,7 @@ _HOME = {
     "compare": "report.compare",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
+    "glmer": "models",
     "group_predictors": "mrp.recoding",
     "lmer": "models",
     "model": "models",
@@ -63,6 +66,7 @@ __all__ = [
     "Estimates",
     "Family",
     "Fit",
+    "GlmmFit",
     "LmmFit",
     "LmmKernel",
     "Model",
@@ -76,6 +80,7 @@ __all__ = [
     "criterion",
     "cross_products",
     "datasets",
+    "glmer",
     "group_predictors",
     "lmer",
     "model",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.posterior import Posterior
     from bayeslmm.bayes.priors import Priors
     from bayeslmm.formula.terms import Formula
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.optimize import Control
     from bayeslmm.report.equation import Equation
 
@@ -112,15 +113,19 @@ class Model:
         self,
         reml: bool = True,
         *,
+        quadrature: int = 1,
         control: Control | None = None,
         progress: bool = False,
-    ) -> LmmFit:
+    ) -> LmmFit | GlmmFit:
         """Estimate by restricted maximum likelihood, or by maximum likelihood.
 
         Parameters
         ----------
         reml : bool, default True
-            REML; `False` for ML.
+            REML; `False` for ML. Families other than the Gaussian are always fitted by ML.
+        quadrature : int, default 1
+            For other families: 1 is the Laplace approximation, more are points per dimension of adaptive Gauss-Hermite
+            quadrature, 0 is faster and a little biased (lme4's nAGQ).
         control : Control, optional
             Tolerance, largest number of evaluations, start.
         progress : bool, default False
@@ -128,7 +133,7 @@ class Model:
 
         Returns
         -------
-        LmmFit
+        LmmFit or GlmmFit
             Estimates with their standard errors.
 
         Examples
@@ -139,7 +144,9 @@ class Model:
         -163.6635
         """
         if not self.family.is_gaussian_identity:
-            raise FormulaError(f"fit() estimates Gaussian models; this one is {self.family}. Use sample().")
+            from bayeslmm.frequentist.glmm_fit import fit_glmm
+
+            return fit_glmm(self.design, self.family, quadrature=quadrature, control=control)
         return fit_lmm(self.design, self.kernel, reml=reml, control=control, progress=progress)
 
     def sample(
@@ -368,4 +375,44 @@ def lmer(formula: str | Formula, data: Any, *, reml: bool = True, **options: Any
     >>> fit.fixef.round(3).to_dict()
     {'Intercept': 251.405, 'Days': 10.467}
     """
-    return model(formula, data, **options).fit(reml=reml)
+    fit = model(formula, data, **options).fit(reml=reml)
+    assert isinstance(fit, LmmFit)
+    return fit
+
+
+def glmer(
+    formula: str | Formula, data: Any, family: str | Family = "binomial", *, quadrature: int = 1, **options: Any
+) -> GlmmFit:
+    """Fit a generalised linear mixed model in one call, as lme4's `glmer` does.
+
+    Parameters
+    ----------
+    formula : str or Formula
+        Model formula; counts of successes as ``cbind(k, n - k)`` or ``prop(k, n)``.
+    data : data frame
+        The data.
+    family : str or Family, default "binomial"
+        Response family.
+    quadrature : int, default 1
+        1 is the Laplace approximation; see `Model.fit`.
+    **options : Any
+        Passed to `model`: link, weights, offset.
+
+    Returns
+    -------
+    GlmmFit
+        The fit.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+    >>> round(fit.loglik, 4)
+    -92.0263
+    """
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
+
+    fit = model(formula, data, family, **options).fit(quadrature=quadrature)
+    if not isinstance(fit, GlmmFit):
+        raise FormulaError("glmer() fits other families than the Gaussian; use lmer().")
+    return fit

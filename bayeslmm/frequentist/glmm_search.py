@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bayeslmm.errors import FitError
 from bayeslmm.families import LINKS
-from bayeslmm.frequentist.optimize import Control, canonical
+from bayeslmm.frequentist.optimize import Control, canonical, is_singular
 from bayeslmm.likelihood.laplace import Approximation, LaplaceKernel
 from bayeslmm.likelihood.pirls import fill_blocks, with_blocks
 from bayeslmm.likelihood.quadrature import adaptive_loglik
@@ -62,6 +62,10 @@ class GlmmOptimum:
         Decrease of the deviance still to be had by the quadratic model.
     hessian_pd : bool
         Whether the Hessian is positive definite.
+    singular : bool
+        Whether some combination of effects has zero variance.
+    boundary : ndarray (m,) of bool
+        Elements of theta at a bound.
     """
 
     theta: Floats
@@ -76,6 +80,8 @@ class GlmmOptimum:
     covariance: Floats = field(repr=False)
     decrement: float
     hessian_pd: bool
+    singular: bool
+    boundary: NDArray[np.bool_] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -492,7 +498,22 @@ def _report(problem: Problem, found: Descent, hessian: Floats, path: tuple[float
         covariance=outward @ inverse @ outward.T,
         decrement=found.decrement,
         hessian_pd=definite,
+        singular=is_singular(kernel.layout, problem.space, settled),
+        boundary=_at_bound(problem, settled),
     )
+
+
+def _at_bound(problem: Problem, theta: Floats) -> NDArray[np.bool_]:
+    """Return which elements of theta sit at a bound, whatever the units of the predictors."""
+    layout = problem.kernel.layout
+    x = np.empty(problem.m)
+    from_theta(layout.arrays, problem.space, theta, x)
+    deviations = np.isfinite(layout.lower) & np.isinf(layout.upper)
+    small = np.zeros(problem.m, dtype=bool)
+    for covariance, where in zip(layout.covariances, layout.theta_slices, strict=True):
+        small[where] = x[where] < -7.0 if covariance.kind in ("cs", "ar1") else np.abs(x[where]) < 1e-3
+    correlations = np.isfinite(layout.upper) & (np.minimum(theta - layout.lower, layout.upper - theta) < 1e-4)
+    return (deviations & small) | correlations
 
 
 def _jacobian(problem: Problem, x: Floats, settled: Floats) -> Floats:
@@ -538,4 +559,6 @@ def _report_profile(problem: Problem, found: Descent, beta: Floats, root: Floats
         covariance=covariance,
         decrement=polished.decrement,
         hessian_pd=definite,
+        singular=is_singular(kernel.layout, problem.space, theta),
+        boundary=_at_bound(problem, theta),
     )

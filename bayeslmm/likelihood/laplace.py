@@ -308,7 +308,7 @@ class LaplaceKernel:
     ...     as_family("poisson"), layout, np.array([1.0, 2.0, 4.0, 3.0]), X, [(X, codes)]
     ... )
     >>> round(kernel.loglik([0.5], [0.7]), 6)
-    -7.050146
+    -6.889322
     """
 
     family: Family
