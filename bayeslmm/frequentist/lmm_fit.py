@@ -14,6 +14,7 @@ from scipy import stats
 
 from bayeslmm.contract import Fit, NewLevels, RandomEffects
 from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
+from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
 from bayeslmm.frequentist.optimize import Control, Optimum, optimize
 from bayeslmm.frequentist.progress import fit_progress
 from bayeslmm.frequentist.variance_parameters import (
@@ -23,14 +24,20 @@ from bayeslmm.frequentist.variance_parameters import (
 )
 from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
 from bayeslmm.predict import linear_predictor
-from bayeslmm.report.tables import Summary
+from bayeslmm.report.tables import Summary, Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.frequentist.bootstrap import Bootstrap
+    from bayeslmm.frequentist.hypotheses import HypothesisTest
+    from bayeslmm.frequentist.likelihood_ratio import LikelihoodRatioTest
+    from bayeslmm.frequentist.marginal_means import MarginalMeans
+    from bayeslmm.frequentist.profile import Profile
+    from bayeslmm.frequentist.robust import Robust
 
 DEFAULT_DRAWS = 1000
 EXACT_ZERO = 1e-8
@@ -319,13 +326,20 @@ class LmmFit(Fit):
         )
         return pd.concat([fixed, self.variance_parameters.frame(z)]).rename_axis("parameter")
 
-    def confint(self, level: float = 0.95) -> pd.DataFrame:
-        """Return Wald intervals of every parameter.
+    def confint(
+        self, level: float = 0.95, *, method: Literal["wald", "profile", "boot"] = "wald", **options: Any
+    ) -> pd.DataFrame:
+        """Return intervals of every parameter.
 
         Parameters
         ----------
         level : float, default 0.95
             Coverage.
+        method : {"wald", "profile", "boot"}, default "wald"
+            Normal approximation; profile likelihood, on the ML criterion; parametric bootstrap.
+        **options : Any
+            Of `bayeslmm.frequentist.intervals.confint`: parameters, scale ("sd" or "variance"), ddf; for the bootstrap
+            n, seed, kind, workers, progress.
 
         Returns
         -------
@@ -338,8 +352,245 @@ class LmmFit(Fit):
         >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
         >>> fit.confint().loc["Days"].round(3).to_dict()
         {'lower': 7.438, 'upper': 13.497}
+        >>> fit.confint(method="profile", parameters="sd_Subject[Days]").iloc[0].round(3).to_dict()
+        {'lower': 3.801, 'upper': 8.753}
         """
-        return self.parameter_frame(level)[["lower", "upper"]]
+        from bayeslmm.frequentist.intervals import confint
+
+        return confint(self, level, method=method, **options)
+
+    # --- tests ---------------------------------------------------------------------------------------------------
+
+    def denominator(self, ddf: str = "satterthwaite") -> Denominator:
+        """Return covariance and degrees of freedom of the coefficients' tests by one method, computed once."""
+        from bayeslmm.frequentist.degrees_of_freedom import check_ddf, denominator
+
+        name = check_ddf(ddf)
+        if name not in self._denominators:
+            self._denominators[name] = denominator(self, name)
+        return self._denominators[name]
+
+    @cached_property
+    def _denominators(self) -> dict[str, Denominator]:
+        return {}
+
+    def test(self, hypothesis: Any, rhs: ArrayLike | None = None, *, ddf: str = "satterthwaite") -> HypothesisTest:
+        """Test linear hypotheses about the coefficients, one by one and together.
+
+        Parameters
+        ----------
+        hypothesis : str, sequence of str, mapping or array_like (q, p)
+            ``"IQ = 2.2, SES = 0"``, ``{"IQ": 2.2}``, or a matrix of contrasts. Names may contain any characters;
+            backticks around a name are allowed.
+        rhs : array_like (q,), optional
+            Right-hand side of a matrix.
+        ddf : str, default "satterthwaite"
+            Degrees of freedom: "satterthwaite", "kenward-roger", "residual" or "between-within".
+
+        Returns
+        -------
+        HypothesisTest
+            t tests and the joint F test.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("lang ~ IQ + SES + (1 | class)", blm.datasets.load("nlschools"))
+        >>> fit.test("IQ - 10 * SES = 0").contrasts.shape
+        (1, 6)
+        """
+        from bayeslmm.frequentist.hypotheses import test_hypothesis
+
+        return test_hypothesis(self.design, self.solution.beta, self.denominator(ddf), hypothesis, rhs)
+
+    def anova(self, type: Literal[1, 2, 3] = 3, *, ddf: str = "satterthwaite") -> Table:
+        """Return F tests of the terms of the fixed part.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}, default 3
+            Sequential; each term after those that do not contain it; marginal, whatever the coding of the factors.
+        ddf : str, default "satterthwaite"
+            Degrees of freedom of the denominators.
+
+        Returns
+        -------
+        Table
+            Columns Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F).
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("distance ~ age * Sex + (1 | Subject)", blm.datasets.load("Orthodont"))
+        >>> list(fit.anova(type=2).frame.index)
+        ['age', 'Sex', 'age:Sex']
+        """
+        from bayeslmm.frequentist.anova import anova_table
+
+        return anova_table(self, type, ddf=ddf)
+
+    def lr_test(self, term: str | int | None = None, *, simulate: int = 0, **options: Any) -> LikelihoodRatioTest:
+        """Test a random term, or all of them against ordinary regression, by likelihood ratio.
+
+        Parameters
+        ----------
+        term : str or int, optional
+            The term to leave out, as written or by position in `design.terms`; all when absent, the last line that
+            Stata's `mixed` prints.
+        simulate : int, default 0
+            Also simulate the null distribution this many times.
+        **options : Any
+            For the simulation: seed, workers, progress.
+
+        Returns
+        -------
+        LikelihoodRatioTest
+            Statistic and p-value from the mixture of chi-squares where it is known.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("lang ~ IQ + GS + SES + COMB + (1 | class)", blm.datasets.load("nlschools"), reml=False)
+        >>> print(fit.lr_test())
+        LR test against ordinary regression (ML): chibar2(01) = 222.38, p <0.0001
+        """
+        from bayeslmm.frequentist.likelihood_ratio import random_term_test
+
+        return random_term_test(self, term, simulate=simulate, **options)
+
+    def robust(self, cluster: str | ArrayLike | None = None, type: str = "CR2") -> Robust:
+        """Return sandwich standard errors of the coefficients.
+
+        Parameters
+        ----------
+        cluster : str or array_like (n,), optional
+            Grouping factor, column or labels; the coarsest grouping factor when absent.
+        type : str, default "CR2"
+            CR0, CR1, CR1S, CR1p, CR2 (with Bell-McCaffrey degrees of freedom), or HC0 to HC3 for single rows.
+
+        Returns
+        -------
+        Robust
+            Table, covariance, intervals and tests.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.robust("Subject", type="CR0").se.round(3).to_dict()
+        {'Intercept': 6.632, 'Days': 1.502}
+        """
+        from bayeslmm.frequentist.robust import robust
+
+        return robust(self, cluster, type)
+
+    def emmeans(self, specs: str | Sequence[str], **options: Any) -> MarginalMeans:
+        """Return estimated marginal means of the levels of one or several factors.
+
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors (or numeric columns with values in `at`).
+        **options : Any
+            Of `bayeslmm.frequentist.marginal_means.emmeans`: at, weights, ddf.
+
+        Returns
+        -------
+        MarginalMeans
+            Means with intervals; `pairs()` compares them.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("score ~ Machine + (1 | Worker)", blm.datasets.load("Machines"))
+        >>> fit.emmeans("Machine").frame["mean"].round(3).tolist()
+        [52.356, 60.322, 66.272]
+        """
+        from bayeslmm.frequentist.marginal_means import emmeans
+
+        return emmeans(self, specs, **options)
+
+    # --- refits --------------------------------------------------------------------------------------------------
+
+    def refit(self, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
+        """Fit the same design to another response, starting at this fit.
+
+        Parameters
+        ----------
+        y : array_like (n,)
+            The response, one value per row kept.
+        reml : bool, optional
+            As in this fit when absent.
+
+        Returns
+        -------
+        LmmFit
+            The fit; its design has the new response.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.refit(fit.design.y + 1).fixef.round(2).to_dict()
+        {'Intercept': 1528.5}
+        """
+        from bayeslmm.frequentist.bootstrap import refit
+
+        return refit(self, y, reml=reml)
+
+    def bootstrap(self, n: int = 1000, statistic: Any = None, **options: Any) -> Bootstrap:
+        """Simulate from the fit and refit, n times.
+
+        Parameters
+        ----------
+        n : int, default 1000
+            Replicates.
+        statistic : callable, optional
+            From a fit to a number, an array or a Series; every parameter when absent.
+        **options : Any
+            Of `bayeslmm.frequentist.bootstrap.bootstrap`: seed, workers, progress, keep_effects.
+
+        Returns
+        -------
+        Bootstrap
+            Replicates and intervals; replicates that failed are counted.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.bootstrap(20, seed=1, progress=False).replicates.shape
+        (20, 3)
+        """
+        from bayeslmm.frequentist.bootstrap import bootstrap
+
+        return bootstrap(self, n, statistic, **options)
+
+    def profile(self, parameters: str | Sequence[str] | None = None, level: float = 0.99) -> Profile:
+        """Profile the ML deviance in each parameter.
+
+        Parameters
+        ----------
+        parameters : str or sequence of str, optional
+            Which; all when absent.
+        level : float, default 0.99
+            How far out: as far as an interval of this coverage.
+
+        Returns
+        -------
+        Profile
+            Values and zeta (signed roots), with `confint()`, `plot_zeta()` and `plot_density()`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.profile("sigma").confint().round(2).loc["sigma"].tolist()
+        [38.23, 67.66]
+        """
+        from bayeslmm.frequentist.profile import profile
+
+        return profile(self, parameters, level)
 
     # --- prediction ----------------------------------------------------------------------------------------------
 
@@ -504,8 +755,14 @@ class LmmFit(Fit):
 
     # --- output --------------------------------------------------------------------------------------------------
 
-    def summary(self) -> Summary:
+    def summary(self, ddf: str | None = "satterthwaite") -> Summary:
         """Return the fit in lme4's layout, as text and HTML.
+
+        Parameters
+        ----------
+        ddf : str, optional
+            Degrees of freedom of the t tests: "satterthwaite" (default), "kenward-roger", "residual",
+            "between-within"; None for t values without p-values, as lme4 prints them.
 
         Returns
         -------
@@ -520,7 +777,7 @@ class LmmFit(Fit):
         Linear mixed model fit by REML
         ...
         """
-        return lmm_summary(self)
+        return lmm_summary(self, ddf)
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -569,13 +826,15 @@ def check_level(level: float) -> float:
     return level
 
 
-def lmm_summary(fit: LmmFit) -> Summary:
+def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
     """Collect the record that prints as lme4's summary.
 
     Parameters
     ----------
     fit : LmmFit
         The fit.
+    ddf : str, optional
+        Degrees of freedom of the t tests; None for none.
 
     Returns
     -------
@@ -583,10 +842,9 @@ def lmm_summary(fit: LmmFit) -> Summary:
         The record.
     """
     se = np.sqrt(np.diag(fit.vcov))
-    coefficients = pd.DataFrame(
-        {"Estimate": fit.solution.beta, "Std. Error": se, "t value": fit.solution.beta / se},
-        index=list(fit.design.coef_names),
-    )
+    method = None if ddf is None else fit.denominator(ddf)
+    coefficients = coefficient_table(fit.solution.beta, fit.design.coef_names, method, fit.solution.vcov)
+    tests = () if method is None else (f"t tests with {method.title} degrees of freedom.",)
     information = {} if fit.reml else {"AIC": fit.aic, "BIC": fit.bic, "logLik": fit.loglik, "deviance": fit.criterion}
     correlation = fit.vcov / np.outer(se, se) if len(se) > 1 else None
     return Summary(
@@ -601,7 +859,7 @@ def lmm_summary(fit: LmmFit) -> Summary:
         groups=group_sizes(fit.design),
         coefficients=coefficients,
         coef_corr=correlation,
-        notes=(*design_notes(fit.design), *((fit.singular_message,) if fit.singular else ())),
+        notes=(*tests, *design_notes(fit.design), *((fit.singular_message,) if fit.singular else ())),
     )
 
 

@@ -182,7 +182,7 @@ def variance_parameters(
     fixed = np.isnan(np.diag(covariance))
     free = np.flatnonzero(~fixed)
     point = np.append(np.where(fixed[:-1] & np.isfinite(layout.lower), np.maximum(layout.lower, 0.0), theta), sigma)
-    natural = _natural(layout, point)
+    natural = natural_parameters(layout, point)
     working = _working(natural, kinds)
     jacobian = np.zeros((len(natural), len(free)))
     for column, j in enumerate(free):
@@ -191,8 +191,8 @@ def variance_parameters(
         up[j] += step
         down[j] -= step
         with np.errstate(divide="ignore", invalid="ignore"):
-            difference = _working(_natural(layout, up), kinds) - _working(_natural(layout, down), kinds)
-        jacobian[:, column] = difference / (2 * step)
+            ends = [_working(natural_parameters(layout, end), kinds) for end in (up, down)]
+            jacobian[:, column] = (ends[0] - ends[1]) / (2 * step)
     with np.errstate(invalid="ignore"):
         variance = np.einsum("ij,jk,ik->i", jacobian, covariance[np.ix_(free, free)], jacobian)
     se = np.where(np.isfinite(working), np.sqrt(np.maximum(variance, 0.0)), np.nan)
@@ -226,7 +226,27 @@ def parameter_names(design: Design, layout: Layout) -> tuple[tuple[str, ...], tu
     return (*names, "sigma"), (*kinds, "sigma")
 
 
-def _natural(layout: Layout, point: NDArray[np.float64]) -> NDArray[np.float64]:
+def natural_parameters(layout: Layout, point: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return standard deviations and correlations, term by term, and sigma, in the order of `parameter_names`.
+
+    Parameters
+    ----------
+    layout : Layout
+        Order of theta.
+    point : ndarray (m + 1,)
+        Theta and sigma.
+
+    Returns
+    -------
+    ndarray (v,)
+        In units of the response; a correlation with an effect of zero variance is not a number.
+
+    Examples
+    --------
+    >>> from bayeslmm.likelihood.covariance import Covariance, Layout
+    >>> natural_parameters(Layout((Covariance("us", 1),), (0,), (5,)), np.array([0.5, 2.0]))
+    array([1., 2.])
+    """
     theta, sigma = point[:-1], point[-1]
     values: list[float] = []
     for covariance, where in zip(layout.covariances, layout.theta_slices, strict=True):

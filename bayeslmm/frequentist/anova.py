@@ -1,0 +1,66 @@
+"""F tests of the terms of the fixed part, as lmerTest prints them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bayeslmm.errors import ComparisonError
+from bayeslmm.frequentist.degrees_of_freedom import f_test
+from bayeslmm.frequentist.term_contrasts import TermContrasts
+from bayeslmm.report.tables import Table
+
+if TYPE_CHECKING:
+    from bayeslmm.frequentist.lmm_fit import LmmFit
+
+ROMAN = {1: "I", 2: "II", 3: "III"}
+MEANING = {
+    1: "each term after those before it in the formula",
+    2: "each term after all that do not contain it",
+    3: "each term after all others, factors in sum-to-zero coding whatever coding the model uses",
+}
+
+
+def anova_table(fit: LmmFit, type: int = 3, *, ddf: str = "satterthwaite") -> Table:
+    """Test each term of the fixed part.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    type : {1, 2, 3}, default 3
+        Which hypothesis a term stands for.
+    ddf : str, default "satterthwaite"
+        Degrees of freedom of the denominators.
+
+    Returns
+    -------
+    Table
+        Columns Sum Sq, Mean Sq (F times sigma²), NumDF, DenDF, F value, Pr(>F).
+
+    Raises
+    ------
+    ComparisonError
+        If the fixed part has no term but the intercept, or a type III hypothesis is not estimable.
+
+    References
+    ----------
+    Kuznetsova, Brockhoff & Christensen (2017), *J. Stat. Softw.* 82(13), section 2.
+    """
+    contrasts = TermContrasts(fit.design).contrasts(type)
+    if not contrasts:
+        raise ComparisonError(f"the fixed part of {fit.design.formula.text!r} has no term to test.")
+    method = fit.denominator(ddf)
+    rows = {}
+    for name, L in contrasts.items():
+        test = f_test(L, fit.solution.beta, method)
+        mean = test.statistic * fit.sigma**2
+        rows[name] = (mean * test.df_num, mean, test.df_num, test.df_den, test.statistic, test.p_value)
+    columns = ["Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)"]
+    return Table(
+        pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype({"NumDF": int}),
+        title=f"Type {ROMAN[type]} tests of the fixed part ({method.title} degrees of freedom)",
+        notes=(f"Type {ROMAN[type]}: {MEANING[type]}.",),
+        shared=(("Sum Sq", "Mean Sq"),),
+    )

@@ -1,0 +1,547 @@
+"""The parametric bootstrap: simulate from a fit, refit, collect any statistic.
+
+A refit costs a few products Z'y and one compiled search that starts at the fit; the search releases the interpreter
+lock, so that workers are threads and nothing has to be copied to them. Each replicate has a random stream of its own:
+results do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.errors import BayesLmmError, ComparisonError, DataError, FitError, did_you_mean, listing
+from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
+from bayeslmm.frequentist.optimize import Control, optimize
+from bayeslmm.frequentist.variance_parameters import (
+    natural_parameters,
+    parameter_names,
+    variance_parameter_covariance,
+    variance_parameters,
+)
+from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+IntervalKind = Literal["percentile", "basic", "studentised"]
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Bootstrap:
+    """Replicates of a statistic.
+
+    Parameters
+    ----------
+    estimate : Series (k,)
+        The statistic in the fit.
+    replicates : DataFrame (n, k)
+        Its value in each refit; NaN where the refit failed.
+    failures : mapping of str to int
+        How many refits failed, by reason.
+    singular : int
+        Refits with an estimate on the boundary; they count as results.
+    se, estimate_se : DataFrame (n, k) and Series (k,), or None
+        Standard errors on the working scale (log for standard deviations, Fisher's z for correlations).
+    kinds : Series (k,), or None
+        "fixed", "sd", "corr" or "sigma"; None for a statistic of the user's own.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> boot = fit.bootstrap(50, seed=1, progress=False)
+    >>> boot.confint(0.9).shape, boot.n_failed
+    ((3, 2), 0)
+    """
+
+    estimate: pd.Series
+    replicates: pd.DataFrame
+    failures: Mapping[str, int]
+    singular: int
+    se: pd.DataFrame | None = field(default=None, repr=False)
+    estimate_se: pd.Series | None = field(default=None, repr=False)
+    kinds: pd.Series | None = None
+
+    @property
+    def n_failed(self) -> int:
+        """Number of replicates without a result."""
+        return sum(self.failures.values())
+
+    @property
+    def standard_error(self) -> pd.Series:
+        """Standard deviation of the replicates."""
+        return self.replicates.std()
+
+    @property
+    def bias(self) -> pd.Series:
+        """Mean of the replicates less the estimate."""
+        return self.replicates.mean() - self.estimate
+
+    def confint(self, level: float = 0.95, kind: IntervalKind = "percentile") -> pd.DataFrame:
+        """Return intervals from the replicates that have a result.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage.
+        kind : {"percentile", "basic", "studentised"}, default "percentile"
+            Quantiles of the replicates; the same mirrored at the estimate; quantiles of t ratios times the standard
+            error, made on the log scale for standard deviations and on Fisher's z for correlations.
+
+        Returns
+        -------
+        DataFrame
+            Columns `lower` and `upper`.
+
+        Raises
+        ------
+        ComparisonError
+            If there are too few replicates, or no standard errors to studentise with.
+        """
+        tail = (1 - check_level(level)) / 2
+        good = self.replicates.dropna(how="any")
+        if len(good) < 2 or len(good) * tail < 1:
+            raise ComparisonError(
+                f"{len(good)} replicates do not reach the {100 * tail:g} % tails of a {100 * level:g} % interval.\n"
+                f"  Use bootstrap(n={int(np.ceil(20 / tail)):,}) or more."
+            )
+        if kind == "percentile":
+            lower, upper = (good.quantile(q) for q in (tail, 1 - tail))
+        elif kind == "basic":
+            lower, upper = (2 * self.estimate - good.quantile(q) for q in (1 - tail, tail))
+        elif kind == "studentised":
+            lower, upper = self._studentised(tail)
+        else:
+            raise ComparisonError(f'kind={kind!r} is not one of "percentile", "basic", "studentised".')
+        return pd.DataFrame({"lower": lower, "upper": upper})
+
+    def _studentised(self, tail: float) -> tuple[pd.Series, pd.Series]:
+        if self.se is None or self.estimate_se is None or self.kinds is None:
+            raise ComparisonError(
+                "there are no standard errors to studentise with.\n"
+                "  Use bootstrap(studentise=True), which computes them in each replicate, without a statistic."
+            )
+        forward, backward = _working_scale(self.kinds)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = (forward(self.replicates.to_numpy()) - forward(self.estimate.to_numpy())) / self.se.to_numpy()
+            ratio[~np.isfinite(ratio)] = np.nan
+            centre = forward(self.estimate.to_numpy())
+            se = self.estimate_se.to_numpy()
+            low, high = np.nanquantile(ratio, [tail, 1 - tail], axis=0)
+            limits = backward(centre - high * se), backward(centre - low * se)
+        return tuple(pd.Series(limit, index=self.estimate.index) for limit in limits)  # type: ignore[return-value]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return estimate, bias and standard error of each component.
+
+        Returns
+        -------
+        DataFrame
+            One row per component of the statistic.
+        """
+        return pd.DataFrame({"Estimate": self.estimate, "bias": self.bias, "Std. Error": self.standard_error})
+
+    def __repr__(self) -> str:
+        from bayeslmm.report.tables import Table
+
+        n = len(self.replicates)
+        notes = [f"Parametric bootstrap: {n - self.n_failed:,} of {n:,} replicates, {self.singular:,} on the boundary."]
+        notes += [f"{count:,} failed: {reason}" for reason, count in self.failures.items()]
+        return str(Table(self.to_pandas(), notes=tuple(notes)))
+
+
+def _working_scale(kinds: pd.Series) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return the map to the scale on which t ratios are made, and its inverse."""
+    is_sd = kinds.isin(["sd", "sigma"]).to_numpy()
+    is_corr = (kinds == "corr").to_numpy()
+
+    def forward(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        logs = np.log(np.where(is_sd, values, 1.0))
+        return np.where(is_sd, logs, np.where(is_corr, np.arctanh(np.where(is_corr, values, 0.0)), values))
+
+    def backward(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        powers = np.exp(np.where(is_sd, values, 0.0))
+        return np.where(is_sd, powers, np.where(is_corr, np.tanh(np.where(is_corr, values, 0.0)), values))
+
+    return forward, backward
+
+
+def simulate_response(fit: LmmFit, rng: np.random.Generator, *, keep_effects: bool = False) -> NDArray[np.float64]:
+    """Draw a response from the fitted model.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    rng : numpy Generator
+        Source of randomness.
+    keep_effects : bool, default False
+        Keep the group effects at their estimates and draw residuals only.
+
+    Returns
+    -------
+    ndarray (n,)
+        The response.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> simulate_response(fit, np.random.default_rng(1)).shape
+    (30,)
+    """
+    design, sigma = fit.design, fit.sigma
+    mean = design.X @ fit.solution.beta
+    if design.offset is not None:
+        mean = mean + design.offset
+    templates = fit.kernel.layout.templates(fit.theta)
+    for i, (factor, template) in enumerate(zip(design.factors, templates, strict=True)):
+        if keep_effects:
+            effects = fit.solution.b[i]
+        else:
+            effects = sigma * rng.standard_normal((len(factor.levels), template.shape[0])) @ template.T
+        mean = mean + np.einsum("nk,nk->n", factor.Z, effects[factor.codes])
+    scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
+    return mean + scale * rng.standard_normal(design.n)
+
+
+def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
+    """Fit the same design to another response, starting at a fit.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    y : array_like (n,)
+        The response, one value per row kept.
+    reml : bool, optional
+        As in the fit when absent.
+
+    Returns
+    -------
+    LmmFit
+        The new fit.
+
+    Raises
+    ------
+    DataError
+        If `y` has another length, or is not finite.
+    FitError
+        If the search breaks down.
+    """
+    response = np.array(y, dtype=np.float64)
+    if response.shape != (fit.n_obs,):
+        dropped = fit.design.n_total - fit.n_obs
+        hint = f"\n  The fit left out {dropped:,} of {fit.design.n_total:,} rows: pass y[fit.design.rows]." * (dropped > 0)
+        raise DataError(f"the new response has shape {response.shape}; the fit has {fit.n_obs:,} rows.{hint}")
+    if not np.isfinite(response).all():
+        raise DataError(f"the new response is not finite in {np.count_nonzero(~np.isfinite(response)):,} rows.")
+    use_reml = fit.reml if reml is None else reml
+    kernel = fit.kernel.with_response(response)
+    control = Control(reml=use_reml, start=_start(fit))
+    optimum = optimize(kernel, control)
+    return LmmFit(
+        design=replace(fit.design, y=response),
+        kernel=kernel,
+        solution=solve(optimum.theta, kernel, reml=use_reml),
+        optimum=optimum,
+        reml=use_reml,
+    )
+
+
+def _start(fit: LmmFit) -> NDArray[np.float64] | None:
+    """Return the estimate to start from; a singular one could hold the search on the boundary."""
+    return None if fit.singular else fit.theta
+
+
+def bootstrap(
+    fit: LmmFit,
+    n: int = 1000,
+    statistic: Callable[[LmmFit], Any] | None = None,
+    *,
+    seed: int | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    keep_effects: bool = False,
+    studentise: bool = False,
+) -> Bootstrap:
+    """Simulate from a fit and refit, n times.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    n : int, default 1000
+        Replicates.
+    statistic : callable, optional
+        From an `LmmFit` to a number, an array or a Series. Every parameter when absent, which is faster.
+    seed : int, optional
+        Makes the replicates reproducible, whatever the number of workers.
+    workers : int, default 1
+        Threads; -1 for all processors. Inside ``joblib.parallel_config`` the backend chosen there is used.
+    progress : bool, default True
+        Show a bar when it takes longer than a second.
+    keep_effects : bool, default False
+        Keep the group effects at their estimates and draw residuals only.
+    studentise : bool, default False
+        Compute standard errors of all parameters in each replicate, for studentised intervals.
+
+    Returns
+    -------
+    Bootstrap
+        Replicates and intervals; replicates that failed are counted.
+
+    Raises
+    ------
+    FitError
+        If every replicate failed.
+
+    References
+    ----------
+    Davison & Hinkley (1997), *Bootstrap Methods and their Application*, chapters 2 and 5.
+    """
+    if n < 1:
+        raise ComparisonError(f"n={n}: at least one replicate is needed.")
+    if statistic is None:
+        names, _ = parameter_names(fit.design, fit.kernel.layout)
+        compute = _ParameterReplicate(fit, keep_effects, studentise)
+        labels = [*fit.design.coef_names, *names]
+    else:
+        if studentise:
+            raise ComparisonError("studentise=True works on the model's parameters, not on a statistic of your own.")
+        compute = _StatisticReplicate(fit, keep_effects, statistic)
+        labels = compute.labels
+    results = run_replicates(compute, n, seed=seed, workers=workers, progress=progress, label="bootstrap")
+    return _collect(fit, compute, results, labels)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one replicate gave: values and standard errors, or the reason why there are none."""
+
+    values: NDArray[np.float64] | None
+    se: NDArray[np.float64] | None = None
+    singular: bool = False
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _ParameterReplicate:
+    """Refit without building a fit: the parameters alone."""
+
+    fit: LmmFit
+    keep_effects: bool
+    studentise: bool
+
+    def of(self, kernel: LmmKernel, solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        natural = natural_parameters(kernel.layout, np.append(solution.theta, solution.sigma))
+        values = np.concatenate([solution.beta, natural])
+        if not self.studentise:
+            return values, None
+        covariance = variance_parameter_covariance(kernel, solution, reml=self.fit.reml)
+        working = variance_parameters(self.fit.design, kernel.layout, solution.theta, solution.sigma, covariance)
+        return values, np.concatenate([np.sqrt(np.diag(solution.vcov)), working.working_se])
+
+    def __call__(self, rng: np.random.Generator) -> Outcome:
+        y = simulate_response(self.fit, rng, keep_effects=self.keep_effects)
+        kernel = self.fit.kernel.with_response(y)
+        optimum = optimize(kernel, Control(reml=self.fit.reml, start=_start(self.fit)))
+        if not optimum.converged:
+            return Outcome(None, failure=f"the optimiser {optimum.status}")
+        values, se = self.of(kernel, solve(optimum.theta, kernel, reml=self.fit.reml))
+        return Outcome(values, se, optimum.singular)
+
+
+@dataclass(frozen=True)
+class _StatisticReplicate:
+    """Refit and compute a statistic of the user's own."""
+
+    fit: LmmFit
+    keep_effects: bool
+    statistic: Callable[[LmmFit], Any]
+
+    @property
+    def labels(self) -> list[str]:
+        value = self.statistic(self.fit)
+        if isinstance(value, pd.Series):
+            return [str(name) for name in value.index]
+        size = np.atleast_1d(np.asarray(value, dtype=float)).size
+        name = getattr(self.statistic, "__name__", "statistic").replace("<lambda>", "statistic")
+        return [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+
+    def value(self, fit: LmmFit) -> NDArray[np.float64]:
+        return np.atleast_1d(np.asarray(self.statistic(fit), dtype=float)).ravel()
+
+    def __call__(self, rng: np.random.Generator) -> Outcome:
+        refitted = refit(self.fit, simulate_response(self.fit, rng, keep_effects=self.keep_effects))
+        if not refitted.optimum.converged:
+            return Outcome(None, failure=f"the optimiser {refitted.optimum.status}")
+        return Outcome(self.value(refitted), singular=refitted.singular)
+
+
+def run_replicates(
+    compute: Callable[[np.random.Generator], Outcome],
+    n: int,
+    *,
+    seed: int | None,
+    workers: int = 1,
+    progress: bool = True,
+    label: str = "replicates",
+) -> list[Outcome]:
+    """Call a function with n independent random streams, in threads, keeping count of failures.
+
+    Parameters
+    ----------
+    compute : callable
+        From a random generator to an `Outcome`.
+    n : int
+        How often.
+    seed : int, optional
+        Seed of all streams.
+    workers : int, default 1
+        Threads; -1 for all processors.
+    progress : bool, default True
+        Show a bar when it takes longer than a second.
+    label : str
+        Text of the bar.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of the streams.
+
+    Raises
+    ------
+    FitError
+        If none of them succeeded.
+    """
+    streams = np.random.SeedSequence(seed).spawn(n)
+
+    def one(stream: np.random.SeedSequence) -> Outcome:
+        try:
+            return compute(np.random.default_rng(stream))
+        except (BayesLmmError, ArithmeticError, np.linalg.LinAlgError) as error:
+            return Outcome(None, failure=str(error).splitlines()[0])
+
+    with warnings.catch_warnings(), _bar(n, label, progress) as advance:
+        warnings.simplefilter("ignore", category=RuntimeWarning)
+        outcomes = []
+        for outcome in _in_order(one, streams, workers):
+            outcomes.append(outcome)
+            advance()
+    if all(outcome.values is None for outcome in outcomes):
+        raise FitError(f"all {n:,} replicates failed; the first because: {outcomes[0].failure}")
+    return outcomes
+
+
+def _in_order(
+    one: Callable[[np.random.SeedSequence], Outcome], streams: list[np.random.SeedSequence], workers: int
+) -> Iterator[Outcome]:
+    if workers == 1:
+        yield from map(one, streams)
+        return
+    from joblib import Parallel, delayed
+
+    run = Parallel(n_jobs=workers, prefer="threads", batch_size="auto", return_as="generator")
+    yield from run(delayed(one)(stream) for stream in streams)
+
+
+@contextmanager
+def _bar(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
+    """Give a function that counts one step, behind a bar that appears after a second."""
+    if not show:
+        yield lambda: None
+        return
+    import time
+
+    from rich.progress import Progress
+
+    started = time.monotonic()
+    bar = Progress(transient=True)
+    task = bar.add_task(label, total=n)
+    shown = False
+
+    def advance() -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - started > PATIENCE:
+            bar.start()
+            shown = True
+        bar.advance(task)
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()
+
+
+def _collect(
+    fit: LmmFit, compute: _ParameterReplicate | _StatisticReplicate, outcomes: list[Outcome], labels: list[str]
+) -> Bootstrap:
+    missing = np.full(len(labels), np.nan)
+    values = np.array([missing if outcome.values is None else outcome.values for outcome in outcomes])
+    frame = pd.DataFrame(values, columns=labels)
+    failures = dict(Counter(outcome.failure for outcome in outcomes if outcome.values is None))
+    singular = sum(outcome.singular for outcome in outcomes)
+    if isinstance(compute, _StatisticReplicate):
+        return Bootstrap(pd.Series(compute.value(fit), index=labels), frame, failures, singular)
+    estimate, se = compute.of(fit.kernel, fit.solution)
+    _, variance_kinds = parameter_names(fit.design, fit.kernel.layout)
+    kinds = pd.Series(["fixed"] * len(fit.solution.beta) + list(variance_kinds), index=labels)
+    if se is None:
+        return Bootstrap(pd.Series(estimate, index=labels), frame, failures, singular, kinds=kinds)
+    errors = np.array([missing if outcome.se is None else outcome.se for outcome in outcomes])
+    return Bootstrap(
+        pd.Series(estimate, index=labels),
+        frame,
+        failures,
+        singular,
+        se=pd.DataFrame(errors, columns=labels),
+        estimate_se=pd.Series(se, index=labels),
+        kinds=kinds,
+    )
+
+
+def check_parameters(known: list[str], wanted: str | list[str] | tuple[str, ...] | None) -> list[str]:
+    """Return the parameters asked for, refusing unknown names.
+
+    Parameters
+    ----------
+    known : list of str
+        All parameters.
+    wanted : str or sequence of str, optional
+        All when absent.
+
+    Returns
+    -------
+    list of str
+        In the order asked.
+
+    Raises
+    ------
+    ComparisonError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> check_parameters(["a", "b"], "b")
+    ['b']
+    """
+    if wanted is None:
+        return list(known)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in names:
+        if name not in known:
+            raise ComparisonError(
+                f"there is no parameter {name!r}.\n  Parameters: {listing(known, 30)}. {did_you_mean(name, known)}".rstrip()
+            )
+    return names
