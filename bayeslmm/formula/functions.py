@@ -443,7 +443,7 @@ def _basis(name: str, value: Any, options: dict[str, Any], states: State, node: 
         way_out = (
             "extrapolation='extend' or 'clip' says what to do beyond the range of the fitted data."
             if beyond
-            else "See its options in the documentation of the formula language."
+            else f"Options of {name}(): {listing(FUNCTIONS[name].options)}."
         )
         raise DataError(_with_caret(f"{render(node)} cannot be computed: {error}", node, text, way_out)) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import cast
 
 from bayeslmm.errors import FormulaError, did_you_mean, listing
@@ -464,6 +464,7 @@ def formula_names(formula: Formula) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=256)
 def side_names(text: str) -> tuple[str, ...]:
     """Return the columns one side of a formula names, each once.
 
