@@ -1,0 +1,708 @@
+"""NUTS over standard deviations and correlations, coefficients and group effects integrated out by Laplace.
+
+For families other than the Gaussian the group effects cannot be integrated out exactly. Their Laplace approximation, the
+coefficients among them, leaves a density of a few dimensions that NUTS explores in no time. Afterwards coefficients and
+effects are drawn from the Gaussian at the mode, and every draw is weighted by the exact joint density over the
+approximate one: with f the exact log joint density of (u, beta) given the sampled vector, and z the standard normal
+numbers behind a draw,
+
+    log weight = f(draw) - f(mode) + z'z / 2.
+
+The weights are Pareto-smoothed; the shape k of their tail says whether the approximation may be trusted at all.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import inf, log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import types
+from numba.experimental import structref
+
+from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates, pull, unpack
+from bayeslmm.bayes.labels import data_groups, variance_draws
+from bayeslmm.bayes.logposterior import shear_of
+from bayeslmm.bayes.marginal import STATISTICS, Mode, available_cores, axes_at, keep_complete, one_blas_thread
+from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, is_correlated, is_homogeneous
+from bayeslmm.datatree import posterior_dataset
+from bayeslmm.errors import SamplingError
+from bayeslmm.frequentist.glmm_search import bfgs, start_aux
+from bayeslmm.likelihood._compiled import compiled, solve_lower
+from bayeslmm.likelihood.cholesky import solve_other_half
+from bayeslmm.likelihood.laplace import LaplaceKernel, laplace
+from bayeslmm.likelihood.pirls import (
+    JOINT,
+    conditional_mode,
+    evaluate_rows,
+    log_prior,
+    predictor,
+    times_lambda,
+    with_blocks,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design
+
+TUNE = 300
+TARGET_ACCEPT = 0.9
+LOOSE = 1e-9
+"""Newton decrement at which the sampler's search for the mode ends; the value is corrected for what is left."""
+TIGHT = 1e-16
+WORST_PARETO_K = 0.7
+CHUNK = 250
+
+
+@structref.register
+class StateType(types.StructRef):
+    """Numba's type of `LaplaceState`."""
+
+    def preprocess_fields(self, fields: Any) -> Any:
+        """Forget literal values, so that all models share one compiled function."""
+        return tuple((name, types.unliteral(kind)) for name, kind in fields)
+
+
+class LaplaceState(structref.StructRefProxy):
+    """All that the compiled log posterior reads, handed over as one pointer; one per thread."""
+
+    def __new__(cls, *fields: Any) -> Any:
+        """Make the record in compiled code."""
+        return structref.StructRefProxy.__new__(cls, *fields)
+
+
+FIELDS = (
+    "cells",
+    "structure",
+    "state",
+    "plan",
+    "family",
+    "link",
+    "n_aux",
+    "mean",
+    "precision",
+    "constant",
+    "centre",
+    "spread",
+)
+structref.define_proxy(LaplaceState, StateType, list(FIELDS))
+
+
+@compiled
+def new_laplace_state(  # type: ignore[no-untyped-def]
+    cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread
+):
+    """Make a `LaplaceState`; the compiled constructor is cached on disk."""
+    return LaplaceState(
+        cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread
+    )
+
+
+@compiled
+def templates_at(e, x, flat, scales, aux):  # type: ignore[no-untyped-def]
+    """Fill templates and the log of the family's own parameter; return the log prior of x."""
+    sampled = np.empty(0)
+    prior = unpack(e.plan, x, flat, scales, sampled)
+    own = scales[scales.size - 1]
+    for i in range(flat.size):
+        flat[i] *= own
+    if aux.size > 0:
+        aux[0] = log(own)
+    return prior
+
+
+@compiled
+def laplace_log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
+    """Return the approximate log posterior of the sampled vector; fill its `gradient`. -inf where there is no mode."""
+    gradient[:] = 0.0
+    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
+    by_flat = np.empty(flat.size)
+    scales = np.empty(e.plan.scale_at.size)
+    aux, by_aux = np.empty(e.n_aux), np.zeros(e.n_aux)
+    by_beta = np.empty(e.cells.X.shape[1])
+    for i in range(x.size):
+        if not abs(x[i]) < 100.0:
+            return -inf
+    prior = templates_at(e, x, flat, scales, aux)
+    if not (prior > -inf and prior < inf):
+        return -inf
+    value = prior + e.constant + laplace(
+        e.cells, e.structure, e.state, e.family, e.link, flat, aux, JOINT, e.mean, e.precision, LOOSE, True,
+        by_flat, by_beta, by_aux,
+    )  # fmt: skip
+    if not (value > -inf and value < inf):
+        return -inf
+    own = scales[scales.size - 1]
+    by_own = by_aux[0] / own if e.n_aux > 0 else 0.0
+    for i in range(flat.size):
+        by_own += by_flat[i] * flat[i] / own
+        by_flat[i] *= own
+    pull(e.plan, x, scales, by_flat, by_own, np.empty(0), gradient)
+    for i in range(x.size):
+        if not (gradient[i] > -inf and gradient[i] < inf):
+            gradient[:] = 0.0
+            return -inf
+    return value
+
+
+@compiled
+def whitened_laplace(e, w):  # type: ignore[no-untyped-def]
+    """Return the log posterior and its gradient in coordinates w, x = centre + spread w."""
+    size, d = e.spread.shape
+    x, by_x, gradient = np.empty(size), np.empty(size), np.zeros(d)
+    for i in range(size):
+        total = e.centre[i]
+        for j in range(d):
+            total += e.spread[i, j] * w[j]
+        x[i] = total
+    value = laplace_log_posterior(e, x, by_x)
+    for i in range(size):
+        for j in range(d):
+            gradient[j] += e.spread[i, j] * by_x[i]
+    return value, gradient
+
+
+@compiled
+def draw_given(e, points, beta_noise, noise, beta, effects, log_weights):  # type: ignore[no-untyped-def]
+    """Draw whitened coefficients and effects from the Gaussian at the mode of each point; fill the log weights."""
+    p, q = e.cells.X.shape[1], e.state.u.shape[0]
+    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
+    scales = np.empty(e.plan.scale_at.size)
+    aux = np.empty(e.n_aux)
+    u, b, shift = np.empty((q, 1)), np.empty((q, 1)), np.empty((p, 1))
+    eta = np.empty(e.state.eta.size)
+    terms = np.empty(e.state.terms.shape)
+    for draw in range(points.shape[0]):
+        templates_at(e, points[draw], flat, scales, aux)
+        at_mode, _, _, left = conditional_mode(
+            e.cells, e.structure, flat, e.state, e.family, e.link, aux, JOINT, e.mean, e.precision, TIGHT
+        )
+        square = 0.0
+        for c in range(p):
+            shift[c, 0] = beta_noise[draw, c]
+            square += beta_noise[draw, c] ** 2
+        if p > 0:
+            solve_lower(e.state.schur, shift, True)
+        for i in range(q):
+            u[i, 0] = noise[draw, i]
+            square += noise[draw, i] ** 2
+        solve_other_half(e.structure, e.state.work, u)
+        penalty = 0.0
+        for i in range(q):
+            total = e.state.u[i, 0] + u[i, 0]
+            for c in range(p):
+                total -= e.state.border[i, c] * shift[c, 0]
+            u[i, 0] = total
+            penalty += 0.5 * total * total
+        for c in range(p):
+            shift[c, 0] += e.state.beta[c, 0]
+            beta[draw, c] = shift[c, 0]
+        times_lambda(e.structure, flat, u, b)
+        for i in range(q):
+            effects[draw, i] = b[i, 0]
+        predictor(e.cells, b, shift, e.cells.offset, eta)
+        value = evaluate_rows(e.cells, e.family, e.link, aux, eta, terms) - penalty
+        value += log_prior(e.mean, e.precision, shift)
+        log_weights[draw] = value - at_mode - 0.5 * left + 0.5 * square
+
+
+@dataclass(frozen=True)
+class LaplaceDensity:
+    """The approximate marginal log posterior of a generalised model.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    kernel : LaplaceKernel
+        Its likelihood kernel.
+    coordinates : Coordinates
+        What the sampled vector means; its last standard deviation is the family's own parameter, or a constant 1.
+    mean, precision : ndarray (p,), (p, p)
+        Normal prior of the whitened coefficients.
+    constant : float
+        Constants of likelihood and prior.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"), family="binomial")
+    >>> laplace_density(m.design, m.family, m.priors).active
+    array([0])
+    """
+
+    design: Design
+    kernel: LaplaceKernel
+    coordinates: Coordinates
+    mean: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    constant: float
+
+    @property
+    def active(self) -> NDArray[np.intp]:
+        """Elements of the vector that are sampled."""
+        count = self.coordinates.size
+        return np.arange(count if self.kernel.n_aux else count - 1)
+
+    def state(
+        self, centre: NDArray[np.float64] | None = None, spread: NDArray[np.float64] | None = None
+    ) -> LaplaceState:
+        """Return a state of its own for one thread.
+
+        Parameters
+        ----------
+        centre : ndarray (d,), optional
+            Origin of whitened coordinates.
+        spread : ndarray (d, a), optional
+            Their axes.
+
+        Returns
+        -------
+        LaplaceState
+        """
+        size = self.coordinates.size
+        own = self.kernel.new_state()
+        family, link = self.kernel.codes
+        return new_laplace_state(
+            self.kernel.cells,
+            with_blocks(self.kernel.structure, own.block_values),
+            own,
+            self.coordinates.plan,
+            family,
+            link,
+            self.kernel.n_aux,
+            self.mean,
+            self.precision,
+            self.constant,
+            np.zeros(size) if centre is None else np.ascontiguousarray(centre),
+            np.eye(size) if spread is None else np.ascontiguousarray(spread),
+        )
+
+    def start(self) -> NDArray[np.float64]:
+        """Return a plausible point: every group effect with half a unit of the linear predictor."""
+        sds: list[float] = []
+        for term in self.design.terms:
+            sizes = [0.5 / max(float(np.sqrt(np.mean(column**2))), 1e-12) for column in term.Z.T]
+            sds += [float(np.mean(sizes))] if is_homogeneous(term) else sizes
+        own = float(np.exp(start_aux(self.kernel)[0])) if self.kernel.n_aux else 1.0
+        return self.coordinates.start(own, sds, np.zeros(0))
+
+
+def cannot_integrate(design: Design, family: Family, priors: Priors) -> str:
+    """Return why the Laplace engine does not apply to a model; empty when it does.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family.
+    priors : Priors
+        Every prior.
+
+    Returns
+    -------
+    str
+        The reason, in words.
+    """
+    from bayeslmm.likelihood.families_jit import FAMILY_CODES
+
+    if family.is_gaussian_identity or family.name not in FAMILY_CODES or family.name == "cumulative":
+        return f"the family is {family}"
+    if not design.terms:
+        return "there are no group effects to integrate out"
+    if priors.unknown:
+        return f"the prior of {priors.unknown[0].name!r} is {priors.unknown[0].prior!r}"
+    for name, prior in zip(design.coef_names, priors.coefficients, strict=True):
+        if not prior.is_normal:
+            return f"the prior of {name!r} is not normal"
+    return ""
+
+
+def laplace_density(
+    design: Design, family: Family, priors: Priors, kernel: LaplaceKernel | None = None
+) -> LaplaceDensity:
+    """Return the approximate marginal log posterior of a generalised model.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family with its link.
+    priors : Priors
+        Normal or flat for the coefficients.
+    kernel : LaplaceKernel, optional
+        The likelihood kernel, when there is one already.
+
+    Returns
+    -------
+    LaplaceDensity
+    """
+    kernel = LaplaceKernel.from_design(design, family) if kernel is None else kernel
+    where = coordinates(design, _with_own_parameter(priors), kernel.layout)
+    from_white = shear_of(design) @ np.linalg.inv(kernel.R0) if kernel.p else np.zeros((0, 0))
+    is_flat = np.array([prior.name == "Flat" for prior in priors.coefficients], dtype=bool)
+    centred_mean = np.array([0.0 if prior.name == "Flat" else prior.args["mu"] for prior in priors.coefficients])
+    sds = np.array([np.inf if prior.name == "Flat" else prior.args["sigma"] for prior in priors.coefficients])
+    proper = ~is_flat
+    constant = kernel.constant - float(np.log(sds[proper]).sum()) + 0.5 * np.log(2 * np.pi) * float(is_flat.sum())
+    if is_flat.any():
+        constant -= float(np.linalg.slogdet(kernel.R0)[1])
+    else:
+        constant -= float(np.linalg.slogdet(kernel.R0)[1]) if kernel.p else 0.0
+    return LaplaceDensity(
+        design=design,
+        kernel=kernel,
+        coordinates=where,
+        mean=np.linalg.solve(from_white, centred_mean) if kernel.p else np.zeros(0),
+        precision=np.ascontiguousarray(from_white.T @ (from_white / sds[:, None] ** 2)),
+        constant=constant,
+    )
+
+
+def _with_own_parameter(priors: Priors) -> Priors:
+    """Return the priors with the family's own parameter in the place of sigma; a constant when it has none."""
+    if priors.sigma is not None:
+        return priors
+    own = next(iter(priors.aux.values()), Prior("HalfNormal", sigma=1))
+    return Priors((*priors.entries, PriorEntry("sigma", "sigma", own, "")), priors.centred)
+
+
+def find_laplace_mode(density: LaplaceDensity) -> Mode:
+    """Return the mode of the sampled vector and the axes around it.
+
+    Parameters
+    ----------
+    density : LaplaceDensity
+        The density.
+
+    Returns
+    -------
+    Mode
+
+    Raises
+    ------
+    SamplingError
+        If the density is not finite at any start.
+    """
+    state, active = density.state(), density.active
+    start = density.start()
+    gradient = np.empty(density.coordinates.size)
+    seen: list[float] = []
+
+    def negative(part: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        x = start.copy()
+        x[active] = part
+        began = time.perf_counter()
+        value = laplace_log_posterior(state, x, gradient)
+        seen.append(time.perf_counter() - began)
+        return (-value, -gradient[active]) if np.isfinite(value) else (np.inf, np.zeros(len(active)))
+
+    for shrink in (1.0, 0.3, 0.1, 0.03):
+        begin = start[active] + np.log(shrink) * (density.coordinates.plan.transform[0] == LOG_SCALE)
+        if np.isfinite(negative(begin)[0]):
+            break
+    else:
+        raise SamplingError(
+            "the posterior density is not finite at its starting point.\n"
+            "  Is there a column of very large numbers, or a response far outside what the link allows?"
+        )
+    found = bfgs(negative, begin, np.eye(len(active)) * 0.3, 1e-6, 300)
+    spread = np.zeros((density.coordinates.size, len(active)))
+    spread[active] = axes_at(found.x, negative)
+    x = start.copy()
+    x[active] = found.x
+    return Mode(x, spread, -found.value, len(found.path), float(np.median(seen)))
+
+
+def sample_laplace(
+    design: Design,
+    family: Family,
+    priors: Priors,
+    *,
+    kernel: LaplaceKernel | None = None,
+    draws: int = 1000,
+    tune: int | None = None,
+    chains: int = 4,
+    seed: int = 0,
+    progress: bool = False,
+    target_accept: float | None = None,
+    cores: int | None = None,
+    reason: str = "",
+) -> Posterior:
+    """Draw from the posterior of a generalised model with coefficients and group effects integrated out by Laplace.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family with its link.
+    priors : Priors
+        Every prior; normal or flat for the coefficients.
+    kernel : LaplaceKernel, optional
+        The likelihood kernel, when there is one already.
+    draws, tune, chains : int
+        Draws and warm-up steps per chain, and chains.
+    seed : int
+        Makes the draws reproducible.
+    progress : bool
+        Show a bar.
+    target_accept : float, optional
+        Acceptance the step size is tuned to; 0.9 when absent.
+    cores : int, optional
+        Chains at a time.
+    reason : str
+        Why this engine.
+
+    Returns
+    -------
+    Posterior
+        Draws after the importance correction; `run.pareto_k` says how good the approximation was.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"), family="binomial")
+    >>> post = sample_laplace(m.design, m.family, m.priors, draws=250, chains=2, seed=1)
+    >>> post.run.engine, bool(post.run.pareto_k < 0.7)
+    ('Laplace', True)
+    """
+    from bayeslmm.bayes.posterior import Posterior, Run
+
+    began = time.perf_counter()
+    density = laplace_density(design, family, priors, kernel)
+    mode = find_laplace_mode(density)
+    tune = TUNE if tune is None else tune
+    cores = min(chains, cores or available_cores())
+    w, statistics, notes = _run_nuts(
+        density, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress, cores=cores,
+        target_accept=TARGET_ACCEPT if target_accept is None else target_accept,
+    )  # fmt: skip
+    x = mode.x + w @ mode.spread.T
+    beta, effects, log_weights = conditional_draws(density, x, seed=seed, cores=cores)
+    smoothed, k = smooth(log_weights)
+    kept = resample(smoothed, np.random.default_rng([seed, 2]))
+    efficiency = 1.0 / float(np.sum(np.exp(2 * smoothed))) / smoothed.size
+    chain = np.arange(x.shape[0])[:, None]
+    statistics["log_weight"] = log_weights
+    tree = _labelled(
+        density,
+        family,
+        x[chain, kept],
+        beta[chain, kept],
+        {name: value[chain, kept] for name, value in effects.items()},
+        statistics,
+    )
+    run = Run(
+        engine="Laplace",
+        method="NUTS",
+        sampler=f"nutpie {version('nutpie')}",
+        draws=x.shape[1],
+        chains=x.shape[0],
+        tune=tune,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        pareto_k=k,
+        reason=reason,
+        notes=(*notes, _quality(k, efficiency)),
+    )
+    return Posterior(design, family, priors, tree, run)
+
+
+def _quality(k: float, efficiency: float) -> str:
+    return (
+        "group effects and coefficients integrated out by Laplace, corrected by importance weights: "
+        f"Pareto k {k:.2f}, weights {100 * efficiency:.0f} % efficient"
+    )
+
+
+def _run_nuts(
+    density: LaplaceDensity, mode: Mode, *, draws: int, tune: int, chains: int, seed: int, progress: bool, cores: int,
+    target_accept: float,
+) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]], tuple[str, ...]]:  # fmt: skip
+    """Return draws of the whitened vector (C, D, a), sampler statistics, and notes."""
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    size = mode.spread.shape[1]
+
+    def make_logp() -> Any:
+        state = density.state(mode.x, mode.spread)
+        return lambda w: whitened_laplace(state, w)
+
+    def make_expand(*_: Any) -> Any:
+        return lambda w: {"w": w}
+
+    def initial(chain_seed: int) -> NDArray[np.float64]:
+        return 0.5 * np.random.default_rng(chain_seed).standard_normal(size)
+
+    model = from_pyfunc(
+        size, make_logp, make_expand, [np.dtype("float64")], [(size,)], ["w"], make_initial_point_fn=initial
+    )
+    with one_blas_thread(cores > 1):
+        tree = nutpie.sample(
+            model, draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress_bar=progress,
+            target_accept=target_accept, save_warmup=False,
+        )  # fmt: skip
+    statistics = {
+        ours: np.asarray(tree["sample_stats"][theirs].values)
+        for theirs, ours in STATISTICS.items()
+        if theirs in tree["sample_stats"]
+    }
+    return keep_complete(np.asarray(tree["posterior"]["w"].values, dtype=np.float64), statistics, draws)
+
+
+def conditional_draws(
+    density: LaplaceDensity, x: NDArray[np.float64], *, seed: int, cores: int
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """Draw coefficients and group effects from the Gaussian at the mode of each sampled vector.
+
+    Parameters
+    ----------
+    density : LaplaceDensity
+        What was sampled.
+    x : ndarray (C, D, d)
+        Sampled vectors.
+    seed : int
+        Makes the draws reproducible, whatever the number of cores.
+    cores : int
+        Threads.
+
+    Returns
+    -------
+    beta : ndarray (C, D, p)
+        Coefficients.
+    effects : dict of str to ndarray (C, D, J, K)
+        Group effects by factor.
+    log_weights : ndarray (C, D)
+        Exact over approximate density, up to a constant.
+    """
+    chains, draws, size = x.shape
+    points = np.ascontiguousarray(x.reshape(-1, size))
+    kernel = density.kernel
+    p, q = kernel.p, kernel.analysis.n_columns
+    white, flat = np.empty((len(points), p)), np.empty((len(points), q))
+    log_weights = np.empty(len(points))
+    starts = range(0, len(points), CHUNK)
+    streams = np.random.SeedSequence([seed, 1]).spawn(len(starts))
+
+    def work(start: int, stream: np.random.SeedSequence) -> None:
+        part = slice(start, min(start + CHUNK, len(points)))
+        rng = np.random.default_rng(stream)
+        count = part.stop - start
+        draw_given(
+            density.state(), points[part], rng.standard_normal((count, p)), rng.standard_normal((count, q)),
+            white[part], flat[part], log_weights[part],
+        )  # fmt: skip
+
+    with one_blas_thread(cores > 1), ThreadPoolExecutor(max_workers=cores) as pool:
+        list(pool.map(work, starts, streams))
+    beta = np.linalg.solve(kernel.R0, white.T).T if p else white
+    effects = {
+        factor.name: flat[:, first[:, None] + np.arange(k)].reshape(chains, draws, len(first), k)
+        for factor, first, k in zip(
+            density.design.factors, kernel.analysis.first_row, kernel.layout.n_effects, strict=True
+        )
+    }
+    log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf).reshape(chains, draws)
+    return beta.reshape(chains, draws, p), effects, log_weights
+
+
+def smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return Pareto-smoothed log importance weights that sum to one, and the shape of their tail.
+
+    Parameters
+    ----------
+    log_weights : ndarray (C, D)
+        Up to a constant.
+
+    Returns
+    -------
+    smoothed : ndarray (C, D)
+    pareto_k : float
+
+    References
+    ----------
+    Vehtari, Simpson, Gelman, Yao & Gabry (2024), *J. Machine Learning Research* 25(72).
+    """
+    from arviz_stats.base import array_stats
+
+    finite = np.maximum(log_weights, np.max(log_weights) - 500.0)
+    # ArviZ smooths leave-one-out weights, whose logarithm is minus its argument.
+    smoothed, k = array_stats.psislw(-finite.ravel())
+    smoothed = np.asarray(smoothed).reshape(log_weights.shape)
+    top = smoothed.max()
+    return smoothed - top - np.log(np.exp(smoothed - top).sum()), float(k)
+
+
+def resample(smoothed: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return, chain by chain, draws chosen with their weights: systematic, so that equal weights keep every draw.
+
+    Parameters
+    ----------
+    smoothed : ndarray (C, D)
+        Log weights.
+    rng : numpy Generator
+        One number per chain.
+
+    Returns
+    -------
+    ndarray (C, D) of int
+        Positions in the chain, ascending.
+
+    Examples
+    --------
+    >>> resample(np.log(np.full((1, 4), 0.25)), np.random.default_rng(1))
+    array([[0, 1, 2, 3]])
+    """
+    chains, draws = smoothed.shape
+    kept = np.empty((chains, draws), dtype=np.intp)
+    for chain in range(chains):
+        weights = np.exp(smoothed[chain] - smoothed[chain].max())
+        edges = np.cumsum(weights) / weights.sum()
+        edges[-1] = 1.0
+        kept[chain] = np.searchsorted(edges, (np.arange(draws) + rng.uniform()) / draws)
+    return kept
+
+
+def _labelled(
+    density: LaplaceDensity,
+    family: Family,
+    x: NDArray[np.float64],
+    beta: NDArray[np.float64],
+    effects: dict[str, NDArray[np.float64]],
+    statistics: dict[str, NDArray[Any]],
+) -> xr.DataTree:
+    """Return the draws in the dimensions all engines share."""
+    import xarray as xr
+
+    design = density.design
+    sd, corr, own = variance_draws(density.coordinates, x)
+    names = [factor.name for factor in design.factors]
+    correlated = {term.factor for term in design.terms if is_correlated(term)}
+    posterior = posterior_dataset(
+        design,
+        beta=beta,
+        sd=dict(zip(names, sd, strict=True)),
+        corr={name: value for name, value in zip(names, corr, strict=True) if name in correlated},
+        effects=effects,
+        sigma=own if family.name == "gaussian" else None,
+    )
+    if density.kernel.n_aux and family.name != "gaussian":
+        posterior[family.parameter] = (("chain", "draw"), own)
+    chains, draws = x.shape[:2]
+    stats = xr.Dataset(
+        {name: (("chain", "draw"), values) for name, values in statistics.items()},
+        coords={"chain": np.arange(chains), "draw": np.arange(draws)},
+    )
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats, **data_groups(design)})

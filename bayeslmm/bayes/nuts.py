@@ -1,0 +1,297 @@
+"""The latent engine: NUTS on the PyMC model, for every family and prior PyMC has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayeslmm.bayes.labels import data_groups
+from bayeslmm.bayes.latent import build_pymc_model, term_sizes
+from bayeslmm.bayes.marginal import available_cores, keep_complete
+from bayeslmm.bayes.posterior import Posterior, Run
+from bayeslmm.errors import MissingDependencyError, SamplingError, did_you_mean, listing
+
+if TYPE_CHECKING:
+    import pymc as pm
+    import xarray as xr
+
+    from bayeslmm.bayes.priors import Priors
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design
+
+TUNE = 1000
+SAMPLERS = {"nutpie": ("nutpie",), "pymc": ("pymc",), "numpyro": ("numpyro", "jax"), "blackjax": ("blackjax", "jax")}
+STATISTICS = {
+    "diverging": "diverging",
+    "energy": "energy",
+    "logp": "lp",
+    "lp": "lp",
+    "n_steps": "n_steps",
+    "depth": "tree_depth",
+    "tree_depth": "tree_depth",
+    "step_size": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+    "acceptance_rate": "acceptance_rate",
+    "maxdepth_reached": "reached_max_treedepth",
+    "reached_max_treedepth": "reached_max_treedepth",
+}
+INFORMATIVE = 9.0
+TYPICAL_RATIO = 0.5
+
+
+def sample_latent(
+    design: Design,
+    family: Family,
+    priors: Priors,
+    *,
+    draws: int,
+    tune: int | None,
+    chains: int,
+    seed: int,
+    progress: bool,
+    target_accept: float | None = None,
+    cores: int | None = None,
+    sampler: str = "nutpie",
+    centred: Sequence[str] | None = None,
+    reason: str = "",
+) -> Posterior:
+    """Draw from the posterior by NUTS on the PyMC model.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family.
+    priors : Priors
+        Every prior.
+    draws, tune, chains : int
+        Draws and warm-up steps per chain, and chains.
+    seed : int
+        Makes the draws reproducible.
+    progress : bool
+        Show a bar.
+    target_accept : float, optional
+        Acceptance the step size is tuned to; 0.9 when absent.
+    cores : int, optional
+        Chains at a time.
+    sampler : {"nutpie", "pymc", "numpyro", "blackjax"}, default "nutpie"
+        What runs.
+    centred : sequence of str, optional
+        Grouping factors with centred effects; chosen from the data when absent.
+    reason : str
+        Why this engine.
+
+    Returns
+    -------
+    Posterior
+        The draws in the dimensions all engines share.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the sampler is not installed, with the command that installs it.
+    """
+    check_sampler(sampler)
+    began = time.perf_counter()
+    centred = choose_centred(design, family) if centred is None else tuple(centred)
+    model = build_pymc_model(design, family, priors, centred=centred)
+    tune = TUNE if tune is None else tune
+    settings = {"draws": draws, "tune": tune, "chains": chains, "cores": min(chains, cores or available_cores())}
+    target = 0.9 if target_accept is None else target_accept
+    run_one = run_nutpie if sampler == "nutpie" else run_pymc
+    tree = run_one(model, sampler=sampler, seed=seed, progress=progress, target_accept=target, **settings)
+    data, notes = relabel(tree, design, priors, draws)
+    if centred:
+        notes = (*notes, f"centred group effects: {', '.join(centred)}")
+    run = Run(
+        engine="latent",
+        method="NUTS",
+        sampler=f"{sampler} {version(sampler)}",
+        draws=int(data["posterior"].sizes["draw"]),
+        chains=int(data["posterior"].sizes["chain"]),
+        tune=tune,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        reason=reason,
+        notes=notes,
+    )
+    return Posterior(design, family, priors, data, run, None)
+
+
+def check_sampler(sampler: str) -> None:
+    """Refuse a sampler that does not exist or is not installed.
+
+    Parameters
+    ----------
+    sampler : str
+        Its name.
+
+    Raises
+    ------
+    SamplingError
+        If there is no such sampler.
+    MissingDependencyError
+        If it is not installed, with the command that installs it.
+    """
+    if sampler not in SAMPLERS:
+        hint = did_you_mean(str(sampler), SAMPLERS)
+        raise SamplingError(f"sampler={sampler!r} is not one of {listing(map(repr, SAMPLERS))}. {hint}".rstrip())
+    missing = [name for name in SAMPLERS[sampler] if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"sampler={sampler!r} needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed.\n"
+            f"  python -m pip install {' '.join(SAMPLERS[sampler])}"
+        )
+
+
+def choose_centred(design: Design, family: Family) -> tuple[str, ...]:
+    """Return the grouping factors whose effects are better centred: those the data determine well.
+
+    Standardised effects suit groups about which the prior knows more than the data. With a group SD of about half a
+    residual SD, a group's rows outweigh the prior nine to one from 36 rows on for Gaussian rows; a row of a binary
+    response weighs a quarter, a count its mean.
+
+    Parameters
+    ----------
+    design : Design
+        Rows per level.
+    family : Family
+        What a row is worth.
+
+    Returns
+    -------
+    tuple of str
+        Factors whose smallest groups are informative.
+
+    References
+    ----------
+    Papaspiliopoulos, Roberts & Sköld (2007), *Statistical Science* 22(1); Betancourt & Girolami (2015).
+    """
+    y = np.asarray(design.y, dtype=np.float64)
+    worth = {"bernoulli": 0.25, "binomial": 0.25, "beta_binomial": 0.25, "cumulative": 0.25}.get(family.name, 1.0)
+    if family.link == "log":
+        worth = max(float(y.mean()), 0.1) if family.name in ("poisson", "negativebinomial") else 1.0
+    if design.trials is not None:
+        worth *= float(np.mean(design.trials))
+    sizes = term_sizes(design)
+    return tuple(name for name, rows in sizes.items() if rows.min() * worth * TYPICAL_RATIO**2 > INFORMATIVE)
+
+
+def run_nutpie(
+    model: pm.Model, *, sampler: str, seed: int, progress: bool, target_accept: float, **settings: Any
+) -> xr.DataTree:
+    """Run nutpie on a PyMC model.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model.
+    sampler : str
+        Always "nutpie".
+    seed : int
+        Seed.
+    progress : bool
+        Show a bar.
+    target_accept : float
+        Acceptance the step size is tuned to.
+    **settings : Any
+        draws, tune, chains, cores.
+
+    Returns
+    -------
+    xarray.DataTree
+        Its draws.
+    """
+    import nutpie
+
+    compiled_model = nutpie.compile_pymc_model(model)
+    return nutpie.sample(
+        compiled_model, seed=seed, progress_bar=progress, target_accept=target_accept, save_warmup=False, **settings
+    )
+
+
+def run_pymc(
+    model: pm.Model, *, sampler: str, seed: int, progress: bool, target_accept: float, **settings: Any
+) -> xr.DataTree:
+    """Run one of PyMC's other samplers.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model.
+    sampler : {"pymc", "numpyro", "blackjax"}
+        Which.
+    seed : int
+        Seed.
+    progress : bool
+        Show a bar.
+    target_accept : float
+        Acceptance the step size is tuned to.
+    **settings : Any
+        draws, tune, chains, cores.
+
+    Returns
+    -------
+    xarray.DataTree
+        Its draws.
+    """
+    import pymc as pm
+
+    with model:
+        return pm.sample(
+            nuts_sampler=sampler, random_seed=seed, progressbar=progress, nuts={"target_accept": target_accept}, **settings
+        )
+
+
+def relabel(
+    tree: xr.DataTree, design: Design, priors: Priors, wanted: int
+) -> tuple[xr.DataTree, tuple[str, ...]]:
+    """Return PyMC's draws under the names and dimensions all engines share.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From the sampler.
+    design : Design
+        Names.
+    priors : Priors
+        Further parameters.
+    wanted : int
+        Draws asked for; fewer came when the sampler was interrupted.
+
+    Returns
+    -------
+    data : DataTree
+        Groups `posterior`, `sample_stats`, `observed_data` and `constant_data`.
+    notes : tuple of str
+        Remarks.
+    """
+    import xarray as xr
+
+    posterior = tree["posterior"].to_dataset()
+    names = ["beta"]
+    for factor in design.factors:
+        names += [f"sd_{factor.name}", f"corr_{factor.name}", f"b_{factor.name}"]
+    names += ["sigma", *priors.aux]
+    kept = [name for name in dict.fromkeys(names) if name in posterior]
+    statistics = tree["sample_stats"].to_dataset()
+    found = {ours: np.asarray(statistics[theirs].values) for theirs, ours in STATISTICS.items() if theirs in statistics}
+    probe = posterior["beta"].values if len(design.coef_names) else posterior[kept[-1]].values[..., None]
+    probe = probe.reshape(*probe.shape[:2], -1)
+    _, found, notes = keep_complete(probe, found, wanted)
+    chains = np.flatnonzero(np.isfinite(probe).all(axis=2).any(axis=1))
+    draws = next(iter(found.values())).shape[1]
+    chosen = posterior[kept].isel(chain=chains, draw=slice(0, draws))
+    chosen = chosen.assign_coords(chain=np.arange(len(chains)), draw=np.arange(draws))
+    stats = xr.Dataset(
+        {name: (("chain", "draw"), values) for name, values in found.items() if values.ndim == 2},
+        coords={"chain": np.arange(len(chains)), "draw": np.arange(draws)},
+    )
+    chosen.attrs = {}
+    return xr.DataTree.from_dict({"posterior": chosen, "sample_stats": stats, **data_groups(design)}), notes
