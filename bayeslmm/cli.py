@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayeslmm.bayes.posterior import Posterior
-    from bayeslmm.frequentist.lmm_fit import LmmFit
+    from bayeslmm.contract import Fit
     from bayeslmm.models import Model
 
 FAILED, INTERRUPTED = 2, 130
@@ -241,7 +241,7 @@ def _model(chosen: argparse.Namespace) -> Model:
     )
 
 
-def _fit(model: Model, chosen: argparse.Namespace) -> LmmFit:
+def _fit(model: Model, chosen: argparse.Namespace) -> Fit:
     with _stopwatch("fitted"):
         return model.fit(reml=chosen.reml)
 
@@ -261,7 +261,7 @@ def _sample(model: Model, chosen: argparse.Namespace) -> Posterior:
 
 
 def _show(result: Any, form: str) -> None:
-    print(result if form == "text" else getattr(result, f"to_{form}")())
+    print(result if form == "text" else getattr(result, f"to_{form}")(), flush=True)
 
 
 def _report(model: Model, chosen: argparse.Namespace, given: Sequence[str], **results: Any) -> None:

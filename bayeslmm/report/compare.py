@@ -513,10 +513,10 @@ def _shifted(row: Row, engine: str, level: float) -> tuple[str, str] | None:
     if _is_weak(row) or 0 < row.levels < FEW_LEVELS or (row.kind in ("sd", "sigma") and row.draws.skewness > SKEWED):
         return None
     if row.kind == "corr":
-        towards = "towards zero " if abs(row.mean) < abs(row.estimate) else ""
-        return "prior", (
-            f"the data say little about it, and the prior moves the posterior mean {towards}to {row.mean:.2f} "
-            f"({engine}: {row.estimate:.2f})."
+        inward = abs(row.mean) < abs(row.estimate)
+        cause = "the prior favours small correlations" if inward else "the posterior averages over the SDs"
+        return "prior" if inward else "shifted", (
+            f"{cause} and moves the mean to {row.mean:.2f} ({engine}: {row.estimate:.2f})."
         )
     return "shifted", (
         f"the posterior mean lies {abs(row.shift):.1f} posterior SDs {'above' if row.shift > 0 else 'below'} the "
@@ -529,7 +529,7 @@ def _cause_of_shift(row: Row) -> str:
         return (
             "a mean over a posterior that reaches further up than down; compare the intervals"
             if row.shift > 0
-            else "the prior pulls it down"
+            else "the priors pull it down"
         )
     return "the prior pulls" if row.sd < row.se else "the posterior averages over the variance parameters"
 

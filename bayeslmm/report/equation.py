@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from bayeslmm.report.records import PriorsLike
 
 MOST_COEFFICIENTS = 20
-TERMS_PER_LINE = 4
+LINE_WIDTH = 64
 INTERCEPT = "Intercept"
 EQUATION_STYLE = (
     "<style>.blm-equation{border-collapse:collapse;margin:.8em 0}"
@@ -206,9 +207,23 @@ def _predictor_lines(design: Design, family: Family) -> Iterator[Line]:
     mean = sub(symbol("mu"), symbol("i"))
     left = mean if family.link == "identity" else call(operator(family.link), mean)
     terms = _predictor_terms(design)
-    for start in range(0, len(terms), TERMS_PER_LINE):
-        summed = [piece for term in terms[start : start + TERMS_PER_LINE] for piece in (PLUS, term)]
-        yield Line(left, row(EQUALS, *summed[1:])) if start == 0 else Line(None, row(QUAD, *summed))
+    for position, part in enumerate(_broken(terms)):
+        summed = [piece for term in part for piece in (PLUS, term)]
+        yield Line(left, row(EQUALS, *summed[1:])) if position == 0 else Line(None, row(QUAD, *summed))
+
+
+def _broken(terms: Sequence[Math]) -> list[list[Math]]:
+    """Return the terms of a sum line by line, each about as wide as `LINE_WIDTH` letters."""
+    lines: list[list[Math]] = [[]]
+    width = 0
+    for term in terms:
+        letters = len(re.sub("<[^>]*>", "", term.mathml)) + 3
+        if lines[-1] and width + letters > LINE_WIDTH:
+            lines.append([])
+            width = 0
+        lines[-1].append(term)
+        width += letters
+    return lines
 
 
 def _predictor_terms(design: Design) -> list[Math]:

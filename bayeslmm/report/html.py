@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 
-from bayeslmm.report.compare import ENOUGH_DRAWS, MOST_RHAT, Comparison, parameter_draws
+from bayeslmm.report.compare import Comparison, parameter_draws
 from bayeslmm.report.grid import STYLE
-from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
     from arviz_plots import PlotCollection
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from bayeslmm.contract import Fit
     from bayeslmm.report.equation import Equation
+    from bayeslmm.report.tables import Table
 
 PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic", "pymc", "nutpie", "arviz")
 DPI = 144
-TAIL = (0.05, 0.95)
+MOST_TRACES = 12
 
 PAGE_STYLE = """<style>
 :root{color-scheme:light;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--accent:#0072B2;--warn:#8a4b00}
@@ -267,18 +267,38 @@ def _check_section(post: Fit | None) -> Section | None:
     if post is None:
         return None
     figure = figure_of(cast("Any", post).plot_ppc())
-    caption = "The observed responses against responses simulated from the posterior: the model should be able to have "
+    for ax in figure.axes:
+        ax.set_title("")
+        ax.set_xlabel(post.design.response_name)
+    caption = (
+        "The observed responses (black) against responses simulated from the posterior (blue): where the two part, the "
+        "model could not have produced the data."
+    )
     return Section(
-        "Posterior predictive check",
-        figure_html(figure, "Observed responses against simulated ones", caption + "produced the data."),
+        "Posterior predictive check", figure_html(figure, "Observed responses against simulated ones", caption)
     )
 
 
 def _diagnostics_section(post: Fit | None) -> Section | None:
     if post is None:
         return None
-    table = diagnostics_table(post)
-    return Section("Sampler diagnostics", _wide(table.grid().html()) + "".join(f"<p>{n}</p>" for n in table.notes))
+    from bayeslmm.report.plots import traces
+
+    draws = _slowest(parameter_draws(post))
+    kept = "" if len(draws) < MOST_TRACES else f" The {MOST_TRACES} parameters with the fewest effective draws."
+    caption = f"Draws in order, one colour per chain: the chains should look alike and wander nowhere.{kept}"
+    body = str(cast("Any", post).diagnostics()._repr_html_())
+    return Section("Sampler", body + figure_html(figure_of(traces(draws)), "Draws of each chain in order", caption))
+
+
+def _slowest(draws: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Return at most `MOST_TRACES` parameters, those with the fewest effective draws, in their order."""
+    from arviz_stats.base import array_stats
+
+    moving = {name: values for name, values in draws.items() if values.std() > 0}
+    ess = {name: float(array_stats.ess(values, chain_axis=0, draw_axis=1)) for name, values in moving.items()}
+    chosen = set(sorted(ess, key=ess.__getitem__)[:MOST_TRACES])
+    return {name: values for name, values in moving.items() if name in chosen}
 
 
 def _group_section(result: Fit) -> Section | None:
@@ -317,72 +337,6 @@ def _footer() -> str:
 
 
 # --- pieces --------------------------------------------------------------------------------------------------------
-
-
-def diagnostics_table(post: Fit) -> Table:
-    """Return R-hat and effective draws of every parameter, with a sentence on what they say.
-
-    Parameters
-    ----------
-    post : Fit
-        A result with draws.
-
-    Returns
-    -------
-    Table
-        One row per parameter.
-    """
-    from arviz_stats.base import array_stats
-
-    rows = {
-        name: (
-            float(array_stats.rhat(draws, chain_axis=0, draw_axis=1)) if len(draws) > 1 else np.nan,
-            float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="bulk")),
-            float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)),
-        )
-        for name, draws in parameter_draws(post).items()
-        if draws.std() > 0
-    }
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["R-hat", "Bulk ESS", "Tail ESS"])
-    frame = frame.round({"R-hat": 3}).astype({"Bulk ESS": int, "Tail ESS": int})
-    return Table(frame, notes=tuple(_diagnostic_notes(frame, divergences(post))))
-
-
-def _diagnostic_notes(frame: pd.DataFrame, diverging: int | None) -> Iterable[str]:
-    if len(frame):
-        worst, least = frame["R-hat"].max(), int(frame[["Bulk ESS", "Tail ESS"]].min().min())
-        good = (np.isnan(worst) or worst <= MOST_RHAT) and least >= ENOUGH_DRAWS
-        verdict = "the chains agree and the draws suffice" if good else "sample longer before using these numbers"
-        worst_text = "" if np.isnan(worst) else f"Largest R-hat {worst:.3f}, "
-        yield f"{worst_text}{'smallest' if worst_text else 'Smallest'} effective number of draws {least:,}: {verdict}."
-    if diverging is not None:
-        yield (
-            "No divergent transitions."
-            if diverging == 0
-            else (
-                f"{diverging:,} divergent transitions: the sampler missed part of the posterior. Raise target_accept, "
-                "or look for an SD the data say nothing about."
-            )
-        )
-
-
-def divergences(post: Fit) -> int | None:
-    """Return the number of divergent transitions, or None if the sampler does not report them.
-
-    Parameters
-    ----------
-    post : Fit
-        A result with draws.
-
-    Returns
-    -------
-    int or None
-        Over all chains.
-    """
-    tree = post.to_datatree()
-    if "sample_stats" not in tree.children or "diverging" not in tree["sample_stats"]:
-        return None
-    return int(tree["sample_stats"]["diverging"].sum())
 
 
 def package_versions() -> dict[str, str]:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from arviz_plots import PlotCollection
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from bayeslmm.contract import RandomEffects
     from bayeslmm.report.compare import Comparison
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+CHAIN_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", GREY)
 PANEL_WIDTH, PANEL_HEIGHT = 3.2, 0.95
 LABELLED_LEVELS = 60
 
@@ -232,6 +234,42 @@ def arviz_forest(comparison: Comparison, parameters: Sequence[str] | None = None
     plot = arviz_plots.plot_forest(trees, stats=stats, **settings)
     plot.add_legend("model", title="")
     return plot
+
+
+def traces(draws: Mapping[str, NDArray[np.float64]], columns: int = 3) -> PlotCollection:
+    """Draw the values of each parameter in the order they were drawn, chains in colours, with ArviZ.
+
+    Parameters
+    ----------
+    draws : mapping of str to ndarray (chains, draws)
+        Draws by parameter.
+    columns : int, default 3
+        Panels beside each other.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        One panel per parameter.
+    """
+    import arviz_plots
+    import matplotlib as mpl
+    import xarray as xr
+
+    chains, length = next(iter(draws.values())).shape
+    posterior = xr.Dataset(
+        {name: (("chain", "draw"), values) for name, values in draws.items()},
+        coords={"chain": np.arange(chains), "draw": np.arange(length)},
+    )
+    rows = -(-len(draws) // columns)
+    size = {"figsize": (PANEL_WIDTH * columns, 1.7 * rows), "figsize_units": "inches", "layout": "constrained"}
+    with mpl.rc_context({"font.size": 8, "lines.linewidth": 0.5, "axes.titlesize": 9}):
+        return arviz_plots.plot_trace(
+            xr.DataTree.from_dict({"posterior": posterior}),
+            color=list(CHAIN_COLOURS),
+            col_wrap=columns,
+            visuals={"xlabel": False, "trace": {"width": 0.4}, "title": {"size": 9}},
+            figure_kwargs=size,
+        )
 
 
 def _without_intercept(frame: pd.DataFrame) -> list[str]:

@@ -30,7 +30,6 @@ class FakeFit(Fit):
     how: str = "REML"
     chains: int = 1
     draws: int = 1
-    diverging: int = 0
 
     family = "gaussian (identity)"
 
@@ -118,6 +117,9 @@ class FakeFit(Fit):
         )
         return arviz_plots.plot_ppc_dist(tree, num_samples=5)
 
+    def diagnostics(self) -> Summary:
+        return self.summary()
+
     def to_datatree(self) -> Any:
         import xarray as xr
 
@@ -138,9 +140,7 @@ class FakeFit(Fit):
                 "sigma": (dims, drawn[5]),
             }
         )
-        flags = np.arange(shape[0] * shape[1]).reshape(shape) < self.diverging
-        stats = xr.Dataset({"diverging": (dims, flags)})
-        return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats})
+        return xr.DataTree.from_dict({"posterior": posterior})
 
 
 @pytest.fixture(scope="session")

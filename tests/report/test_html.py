@@ -1,14 +1,15 @@
 import base64
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from bayeslmm.families import as_family
+from bayeslmm.report import html as html_report
 from bayeslmm.report.compare import compare
 from bayeslmm.report.equation import equation
-from bayeslmm.report.html import diagnostics_table, divergences, package_versions, report_html, write_report
+from bayeslmm.report.html import package_versions, report_html, write_report
 from bayeslmm.report.tables import Table
 
 VOID = {"meta", "br", "img", "mspace"}
@@ -73,7 +74,7 @@ def test_sections_come_in_order_and_are_linked(page, parsed):
         "REML fit",
         "Posterior",
         "Posterior predictive check",
-        "Sampler diagnostics",
+        "Sampler",
         "Group effects",
         "Reproduce",
     ]
@@ -84,7 +85,7 @@ def test_sections_come_in_order_and_are_linked(page, parsed):
 
 def test_images_are_png_with_a_description(page):
     images = re.findall(r'<img alt="([^"]+)" width="\d+" src="data:image/png;base64,([^"]+)">', page)
-    assert len(images) == 3
+    assert len(images) == 4
     assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in images)
 
 
@@ -97,7 +98,7 @@ def test_text_is_escaped_and_warnings_are_said_once(page):
 
 def test_report_of_a_fit_alone_has_no_sampler(fit):
     page = report_html(fit=fit)
-    assert "Sampler diagnostics" not in page
+    assert ">Sampler<" not in page
     assert "Linear mixed model fit by REML" in page
     assert 'class="warnings"' not in page
 
@@ -112,20 +113,14 @@ def test_file_is_written_as_utf8(fit, tmp_path):
     assert path.read_bytes().decode("utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_diagnostics_say_whether_the_draws_suffice(post):
-    table = diagnostics_table(post)
-    assert list(table.frame.columns) == ["R-hat", "Bulk ESS", "Tail ESS"]
-    assert "the chains agree and the draws suffice" in table.notes[0]
-    assert table.notes[1] == "No divergent transitions."
-    assert divergences(post) == 0
-
-
-def test_few_draws_are_called_too_few(post):
-    assert "sample longer" in diagnostics_table(replace(post, draws=20)).notes[0]
-
-
-def test_divergences_are_counted(post):
-    assert "7 divergent transitions" in diagnostics_table(replace(post, diverging=7)).notes[1]
+def test_traces_show_the_parameters_with_fewest_effective_draws(post, monkeypatch):
+    monkeypatch.setattr(html_report, "MOST_TRACES", 2)
+    rng = np.random.default_rng(0)
+    draws = {name: rng.normal(size=(2, 100)) for name in "abcd"}
+    draws["b"] = np.cumsum(draws["b"], axis=1)
+    draws["d"] = np.cumsum(draws["d"], axis=1)
+    draws["still"] = np.ones((2, 100))
+    assert list(html_report._slowest(draws)) == ["b", "d"]
 
 
 def test_versions_name_what_is_installed():

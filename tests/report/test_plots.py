@@ -7,7 +7,7 @@ import pytest
 
 from bayeslmm.errors import DataError
 from bayeslmm.report.compare import compare
-from bayeslmm.report.plots import BLUE, GREY, ORANGE, caterpillar, forest
+from bayeslmm.report.plots import BLUE, GREY, ORANGE, caterpillar, forest, traces
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,12 @@ def test_arviz_forest_shows_the_given_intervals(fit, post):
 def test_arviz_forest_of_chosen_parameters(fit, post):
     plot = compare(fit, post).plot_forest(["Days"])
     assert list(plot.viz["twig"]["value"]["parameter"].values) == ["Days"]
+
+
+def test_traces_give_each_chain_a_colour_of_its_own():
+    draws = {"a": np.random.default_rng(0).normal(size=(3, 50)), "b": np.zeros((3, 50))}
+    plot = traces(draws)
+    lines = plot.viz["trace"]["a"]
+    assert lines.sizes == {"chain": 3}
+    assert len({line.item().get_color() for line in lines}) == 3
+    assert np.allclose(lines.sel(chain=1).item().get_ydata(), draws["a"][1])
