@@ -6,10 +6,10 @@ disk, since only the name is stored; numba's own `np.linalg` support would add s
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import inspect
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import llvmlite.binding
 import numba
 import numpy as np
-from numba.core import types
+from numba.core import sigutils, types
+from numba.core.ccallback import CFunc
 from numba.extending import get_cython_function_address
 
 
@@ -25,7 +26,7 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a numerical loop: cached on disk, IEEE division, releases the interpreter lock.
 
     Numba knows a cached function by its own file and would run a stale copy of what it calls in other files. The stamp
-    is therefore taken over all files of this folder and of the function's own.
+    is therefore taken over the function's own file and all it imports.
     """
     dispatcher = numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
     dispatcher._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))
@@ -37,17 +38,40 @@ def inlined(function: Callable[..., Any]) -> Any:
     return compiled(function, forceinline=True)
 
 
+def c_entry(function: Callable[..., Any], kind: Any) -> int:
+    """Return the address of `function` compiled with the calling convention of C, from the cache when it is there."""
+    entry = CFunc(function, sigutils.normalize_signature(kind), locals={}, options={"error_model": "numpy"})
+    entry.enable_caching()
+    entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))
+    entry.compile()
+    return int(entry.address)
+
+
 def _stamp(path: str) -> bytes:
-    return b"".join(_folder_hash(folder) for folder in sorted({os.path.dirname(path), os.path.dirname(__file__)}))
+    digest = hashlib.sha256()
+    for source in sorted(_sources(path)):
+        digest.update(_text(source))
+    return digest.digest()
 
 
 @lru_cache(maxsize=None)
-def _folder_hash(folder: str) -> bytes:
-    digest = hashlib.sha256()
-    for path in sorted(glob.glob(os.path.join(folder, "*.py"))):
-        with open(path, "rb") as source:
-            digest.update(source.read())
-    return digest.digest()
+def _sources(path: str) -> frozenset[str]:
+    """Return the file and all files of this package that it imports, directly or not."""
+    found, waiting = {path}, [path]
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    while waiting:
+        for module in re.findall(rb"^\s*from (bayeslmm[\w.]*) import", _text(waiting.pop()), re.MULTILINE):
+            source = os.path.join(root, *module.decode().split(".")) + ".py"
+            if source not in found and os.path.exists(source):
+                found.add(source)
+                waiting.append(source)
+    return frozenset(found)
+
+
+@lru_cache(maxsize=None)
+def _text(path: str) -> bytes:
+    with open(path, "rb") as source:
+        return source.read()
 
 
 _NUMBER = types.CPointer(types.float64)

@@ -1,617 +1,140 @@
-"""A = Lambda' Z'Z Lambda + I = L L': factor, solves and selected inverse, in compiled loops with a LAPACK tail.
+"""A = Lambda' Z'Z Lambda + I = L L': factor, solves, selected inverse and gradient, callable from compiled code.
 
-Every function takes the symbolic `Structure` (shared, read only) and a `Workspace` (one per thread), and nothing here
+Every function takes the symbolic `Structure` (shared, read only) and a `Workspace` (one per thread). None of them
 raises: a matrix that cannot be factored gives a log determinant that is not a number.
+
+The loops themselves (`bayeslmm.likelihood.numeric`) are a lot of code. They are compiled once, as one C function, and
+reached through its address in the structure: a caller (criterion, evidence, optimiser, sampler) links only the few
+lines here, so that it compiles in a second instead of ten.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import (
-    add_gram,
-    cholesky,
-    compiled,
-    inlined,
-    inverse_from_cholesky,
-    solve_lower,
-    symmetric_product,
+from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood.handle import (
+    FACTORISE,
+    INVERT,
+    PULL_BACK,
+    REDUCE,
+    SOLVE_HALF,
+    SOLVE_OTHER_HALF,
+    add_matrix,
+    add_vector,
+    call_engine,
+    pack,
 )
-from bayeslmm.likelihood.symbolic import Analysis
+from bayeslmm.likelihood.numeric import Workspace, new_workspace
 
-PANEL = 64
-"""Columns gathered before dense algebra updates the tail."""
-
-_u = np.uint64  # an unsigned index is not tested for being negative: the inner loops are twice as fast
-
-
-class Workspace(NamedTuple):
-    """The numbers that change with theta.
-
-    Parameters
-    ----------
-    head, head_inverse : float64
-        The factor's head and the selected inverse on the same pattern.
-    tail : (t, t)
-        Lower triangle of the tail: Schur complement, its factor, then its inverse.
-    half : (q, p + 1)
-        L^-1 Lambda' W, with W = Z'[X y].
-    full, effects, rest : (q * (p + 1),)
-        For the gradient: A^-1 Lambda' W F, Lambda times that, and W F - Z'Z times that, F (p + 1, up to p + 1).
-    place : (q,) int64
-        Where a row stands in the column at work.
-    panel, panel_product : (PANEL, t)
-        Padded columns.
-    small : (3, K, K)
-        Scratch for one node.
-    """
-
-    head: NDArray[np.float64]
-    head_inverse: NDArray[np.float64]
-    tail: NDArray[np.float64]
-    half: NDArray[np.float64]
-    full: NDArray[np.float64]
-    effects: NDArray[np.float64]
-    rest: NDArray[np.float64]
-    place: NDArray[np.int64]
-    panel: NDArray[np.float64]
-    panel_product: NDArray[np.float64]
-    small: NDArray[np.float64]
-
-
-def new_workspace(analysis: Analysis, n_rhs: int) -> Workspace:
-    """Allocate the numbers of one factorisation.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        The symbolic factorisation.
-    n_rhs : int
-        Columns p + 1 of [X y].
-
-    Returns
-    -------
-    Workspace
-    """
-    q, t = analysis.n_columns, analysis.n_tail
-    width = int(analysis.structure.factor_k.max(initial=1))
-    panel = (PANEL if analysis.structure.padded.any() else 0, t)
-    return Workspace(
-        head=np.empty(analysis.n_head_values),
-        head_inverse=np.empty(analysis.n_head_values),
-        tail=np.empty((t, t)),
-        half=np.empty((q, n_rhs)),
-        full=np.empty(q * n_rhs),
-        effects=np.empty(q * n_rhs),
-        rest=np.empty(q * n_rhs),
-        place=np.zeros(q, dtype=np.int64),
-        panel=np.zeros(panel),
-        panel_product=np.zeros(panel),
-        small=np.empty((3, width, width)),
-    )
-
-
-@compiled
-def assemble(s, w, templates):  # type: ignore[no-untyped-def]
-    """Write Lambda' Z'Z Lambda + I into head and tail."""
-    n_head_rows = s.offset[s.row_start.size - 1]
-    w.head[:] = 0.0
-    w.tail[:, :] = 0.0
-    inner = w.small[0]
-    for b in range(s.block_row.size):
-        r, c = s.block_row[b], s.block_column[b]
-        fr, fc = s.node_factor[r], s.node_factor[c]
-        height, width = s.factor_k[fr], s.factor_k[fc]
-        left, right = s.template_start[fr], s.template_start[fc]
-        start, target = s.block_start[b], s.block_target[b]
-        row, column = s.offset[r] - n_head_rows, s.offset[c] - n_head_rows
-        if height == 1 and width == 1:
-            value = s.block_values[start] * templates[left] * templates[right]
-            if r == c:
-                value += 1.0
-            if target >= 0:
-                w.head[target] = value
-            else:
-                w.tail[row, column] = value
-            continue
-        for i in range(height):
-            for j in range(width):
-                total = 0.0
-                for l in range(j, width):
-                    total += s.block_values[start + i * width + l] * templates[right + l * width + j]
-                inner[i, j] = total
-        for i in range(height):
-            for j in range(width):
-                total = 1.0 if r == c and i == j else 0.0
-                for l in range(i, height):
-                    total += templates[left + l * height + i] * inner[l, j]
-                if target >= 0:
-                    w.head[target + i * width + j] = total
-                else:
-                    w.tail[row + i, column + j] = total
-
-
-@inlined
-def update_column(s, w, h):  # type: ignore[no-untyped-def]
-    """Subtract from head column h what the earlier columns contribute."""
-    k = s.offset[h + 1] - s.offset[h]
-    base = s.value_start[h]
-    for a in range(k):
-        w.place[s.offset[h] + a] = base + a * k
-    for at in range(s.row_start[h], s.row_start[h + 1]):
-        w.place[s.rows[at]] = base + k * (k + at - s.row_start[h])
-    for item in range(s.list_start[h], s.list_start[h + 1]):
-        e, first = s.list_column[item], s.list_at[item]
-        width = s.offset[e + 1] - s.offset[e]
-        values = s.value_start[e] + width * width
-        own = values + first * width
-        rows = s.row_start[e]
-        for a in range(first, s.row_start[e + 1] - rows):
-            target = w.place[_u(s.rows[_u(rows + a)])]
-            mine = values + a * width
-            if k == 1 and width == 1:
-                w.head[_u(target)] -= w.head[_u(mine)] * w.head[_u(own)]
-                continue
-            for c in range(k):
-                total = 0.0
-                for d in range(width):
-                    total += w.head[_u(mine + d)] * w.head[_u(own + c * width + d)]
-                w.head[_u(target + c)] -= total
-
-
-@inlined
-def factor_column(s, w, h):  # type: ignore[no-untyped-def]
-    """Factor the diagonal of head column h, divide the rows below; return the product of the pivots."""
-    k = s.offset[h + 1] - s.offset[h]
-    base = s.value_start[h]
-    stop = s.value_start[h + 1]
-    if k == 1:
-        pivot = np.sqrt(w.head[base])
-        w.head[base] = pivot
-        inverse = 1.0 / pivot
-        for at in range(base + 1, stop):
-            w.head[at] *= inverse
-        return pivot
-    product = 1.0
-    for j in range(k):
-        pivot = w.head[base + j * k + j]
-        for l in range(j):
-            pivot -= w.head[base + j * k + l] ** 2
-        pivot = np.sqrt(pivot)
-        w.head[base + j * k + j] = pivot
-        product *= pivot
-        for i in range(j + 1, k):
-            total = w.head[base + i * k + j]
-            for l in range(j):
-                total -= w.head[base + i * k + l] * w.head[base + j * k + l]
-            w.head[base + i * k + j] = total / pivot
-    for row in range(base + k * k, stop, k):
-        for j in range(k):
-            total = w.head[row + j]
-            for l in range(j):
-                total -= w.head[row + l] * w.head[base + j * k + l]
-            w.head[row + j] = total / w.head[base + j * k + j]
-    return product
-
-
-@inlined
-def update_tail(s, w, h):  # type: ignore[no-untyped-def]
-    """Subtract from the tail what head column h contributes, entry by entry."""
-    k = s.offset[h + 1] - s.offset[h]
-    n_head_rows = s.offset[s.row_start.size - 1]
-    first = s.row_start[h] + s.tail_first[h]
-    count = s.row_start[h + 1] - first
-    rows = s.rows[first : first + count]
-    values = w.head[s.value_start[h] + k * (k + s.tail_first[h]) : s.value_start[h + 1]]
-    for a in range(count):
-        tail = w.tail[rows[a] - n_head_rows]
-        if k == 1:
-            x = values[a]
-            for b in range(a + 1):
-                tail[_u(rows[b] - n_head_rows)] -= x * values[b]
-        elif k == 2:
-            x, y = values[2 * a], values[2 * a + 1]
-            for b in range(a + 1):
-                tail[_u(rows[b] - n_head_rows)] -= x * values[2 * b] + y * values[2 * b + 1]
-        else:
-            for b in range(a + 1):
-                total = 0.0
-                for d in range(k):
-                    total += values[_u(a * k + d)] * values[_u(b * k + d)]
-                tail[_u(rows[b] - n_head_rows)] -= total
-
-
-@inlined
-def pad_column(s, w, h, source, at):  # type: ignore[no-untyped-def]
-    """Spread the tail rows of head column h over rows `at`... of the panel; the panel is zero there."""
-    k = s.offset[h + 1] - s.offset[h]
-    n_head_rows = s.offset[s.row_start.size - 1]
-    first = s.row_start[h] + s.tail_first[h]
-    values = s.value_start[h] + k * (k + s.tail_first[h])
-    for a in range(first, s.row_start[h + 1]):
-        row = s.rows[a] - n_head_rows
-        for d in range(k):
-            w.panel[at + d, row] = source[values + (a - first) * k + d]
+__all__ = [
+    "Workspace",
+    "factorise",
+    "invert",
+    "new_workspace",
+    "pull_back",
+    "reduce_products",
+    "solve_half",
+    "solve_other_half",
+]
 
 
 @compiled
 def factorise(s, w, templates):  # type: ignore[no-untyped-def]
-    """Factor A in the workspace; return log|A|, not a number when A is not positive definite in floating point."""
-    assemble(s, w, templates)
-    n_head = s.row_start.size - 1
-    log_product, product = 0.0, 1.0
-    filled = 0
-    for h in range(n_head):
-        if s.list_start[h + 1] > s.list_start[h]:
-            update_column(s, w, h)
-        product *= factor_column(s, w, h)
-        if not product < 1e100:
-            log_product += np.log(product)
-            product = 1.0
-        if s.padded[h]:
-            k = s.offset[h + 1] - s.offset[h]
-            if filled + k > w.panel.shape[0]:
-                add_gram(w.panel, -1.0, 1.0, w.tail)
-                w.panel[:, :] = 0.0
-                filled = 0
-            pad_column(s, w, h, w.head, filled)
-            filled += k
-        elif s.row_start[h + 1] - s.row_start[h] > s.tail_first[h]:
-            update_tail(s, w, h)
-    if filled > 0:
-        add_gram(w.panel, -1.0, 1.0, w.tail)
-        w.panel[:, :] = 0.0
-    log_product += np.log(product)
-    if w.tail.shape[0] > 0:
-        if cholesky(w.tail) != 0:
-            return np.nan
-        for i in range(w.tail.shape[0]):
-            log_product += np.log(w.tail[i, i])
-    return 2.0 * log_product
+    """Factor A in the workspace; return log|A|, not a number when A is not positive definite in floating point.
+
+    Parameters
+    ----------
+    s : Structure
+    w : Workspace
+    templates : float64
+        Lambda of each factor, (K, K) in C order, one after the other.
+    """
+    handle = pack(FACTORISE, s, w)
+    add_vector(handle, 0, templates)
+    return call_engine(s.engine[0], handle)
 
 
 @compiled
 def solve_half(s, w, b):  # type: ignore[no-untyped-def]
-    """Overwrite `b` (q, r) by the solution of L x = b."""
-    n_head = s.row_start.size - 1
-    n_rhs = b.shape[1]
-    for h in range(n_head):
-        k = s.offset[h + 1] - s.offset[h]
-        base, own = s.value_start[h], s.offset[h]
-        for j in range(k):
-            for l in range(j):
-                x = w.head[base + j * k + l]
-                for c in range(n_rhs):
-                    b[own + j, c] -= x * b[own + l, c]
-            inverse = 1.0 / w.head[base + j * k + j]
-            for c in range(n_rhs):
-                b[own + j, c] *= inverse
-        values = base + k * k
-        for at in range(s.row_start[h], s.row_start[h + 1]):
-            row = s.rows[at]
-            for d in range(k):
-                x = w.head[values]
-                values += 1
-                for c in range(n_rhs):
-                    b[row, c] -= x * b[own + d, c]
-    if w.tail.shape[0] > 0:
-        solve_lower(w.tail, b[s.offset[n_head] :], False)
+    """Overwrite `b` (q, r), C-ordered, by the solution of L x = b; `factorise` has been called."""
+    handle = pack(SOLVE_HALF, s, w)
+    add_matrix(handle, 0, b)
+    call_engine(s.engine[0], handle)
 
 
 @compiled
 def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
-    """Overwrite `b` (q, r) by the solution of L' x = b."""
-    n_head = s.row_start.size - 1
-    n_rhs = b.shape[1]
-    if w.tail.shape[0] > 0:
-        solve_lower(w.tail, b[s.offset[n_head] :], True)
-    for h in range(n_head - 1, -1, -1):
-        k = s.offset[h + 1] - s.offset[h]
-        base, own = s.value_start[h], s.offset[h]
-        values = base + k * k
-        for at in range(s.row_start[h], s.row_start[h + 1]):
-            row = s.rows[at]
-            for d in range(k):
-                x = w.head[values]
-                values += 1
-                for c in range(n_rhs):
-                    b[own + d, c] -= x * b[row, c]
-        for j in range(k - 1, -1, -1):
-            for l in range(j + 1, k):
-                x = w.head[base + l * k + j]
-                for c in range(n_rhs):
-                    b[own + j, c] -= x * b[own + l, c]
-            inverse = 1.0 / w.head[base + j * k + j]
-            for c in range(n_rhs):
-                b[own + j, c] *= inverse
-
-
-@inlined
-def divide_panel(s, w, h):  # type: ignore[no-untyped-def]
-    """Overwrite the rows of head column h by Y = L_Rh L_hh^-1, set the selected inverse's rows to zero."""
-    k = s.offset[h + 1] - s.offset[h]
-    base, stop = s.value_start[h], s.value_start[h + 1]
-    for row in range(base + k * k, stop, k):
-        for j in range(k - 1, -1, -1):
-            total = w.head[row + j]
-            for l in range(j + 1, k):
-                total -= w.head[row + l] * w.head[base + l * k + j]
-            w.head[row + j] = total / w.head[base + j * k + j]
-            w.head_inverse[row + j] = 0.0
-
-
-@inlined
-def multiply_tail(s, w, h):  # type: ignore[no-untyped-def]
-    """Subtract tail inverse times Y from the selected inverse's tail rows of head column h."""
-    k = s.offset[h + 1] - s.offset[h]
-    n_head_rows = s.offset[s.row_start.size - 1]
-    first = s.row_start[h] + s.tail_first[h]
-    count = s.row_start[h + 1] - first
-    rows = s.rows[first : first + count]
-    start = s.value_start[h] + k * (k + s.tail_first[h])
-    values = w.head[start : s.value_start[h + 1]]
-    inverse = w.head_inverse[start : s.value_start[h + 1]]
-    for a in range(count):
-        tail = w.tail[rows[a] - n_head_rows]
-        diagonal = tail[_u(rows[a] - n_head_rows)]
-        if k == 1:
-            x = values[a]
-            total = diagonal * x
-            for b in range(a):
-                t = tail[_u(rows[b] - n_head_rows)]
-                total += t * values[b]
-                inverse[b] -= t * x
-            inverse[a] -= total
-            continue
-        for d in range(k):
-            inverse[_u(a * k + d)] -= diagonal * values[_u(a * k + d)]
-        for b in range(a):
-            t = tail[_u(rows[b] - n_head_rows)]
-            for d in range(k):
-                inverse[_u(a * k + d)] -= t * values[_u(b * k + d)]
-                inverse[_u(b * k + d)] -= t * values[_u(a * k + d)]
-
-
-@inlined
-def gather_panel(s, w, h, at):  # type: ignore[no-untyped-def]
-    """Subtract rows `at`... of the panel product from the selected inverse's tail rows of head column h."""
-    k = s.offset[h + 1] - s.offset[h]
-    n_head_rows = s.offset[s.row_start.size - 1]
-    first = s.row_start[h] + s.tail_first[h]
-    values = s.value_start[h] + k * (k + s.tail_first[h])
-    for a in range(first, s.row_start[h + 1]):
-        row = s.rows[a] - n_head_rows
-        for d in range(k):
-            w.head_inverse[values + (a - first) * k + d] -= w.panel_product[at + d, row]
-
-
-@compiled
-def multiply_padded_tail(s, w):  # type: ignore[no-untyped-def]
-    """Do `multiply_tail` for all padded columns, a panel at a time."""
-    n_head = s.row_start.size - 1
-    begin, filled = 0, 0
-    for h in range(n_head + 1):
-        k = s.offset[h + 1] - s.offset[h] if h < n_head and s.padded[h] else 0
-        if filled > 0 and (h == n_head or filled + k > w.panel.shape[0]):
-            symmetric_product(w.tail, w.panel, w.panel_product)
-            at = 0
-            for e in range(begin, h):
-                if s.padded[e]:
-                    gather_panel(s, w, e, at)
-                    at += s.offset[e + 1] - s.offset[e]
-            w.panel[:, :] = 0.0
-            begin, filled = h, 0
-        if k > 0:
-            pad_column(s, w, h, w.head, filled)
-            filled += k
-
-
-@inlined
-def finish_diagonal(s, w, h):  # type: ignore[no-untyped-def]
-    """Fill the diagonal of the selected inverse at head column h: (L_hh L_hh')^-1 - Y' S_Rh."""
-    k = s.offset[h + 1] - s.offset[h]
-    base, stop = s.value_start[h], s.value_start[h + 1]
-    if k == 1:
-        total = 1.0 / (w.head[base] * w.head[base])
-        for at in range(base + 1, stop):
-            total -= w.head[at] * w.head_inverse[at]
-        w.head_inverse[base] = total
-        return
-    inverse = w.small[0]
-    for j in range(k):
-        for i in range(k):
-            inverse[i, j] = 0.0
-        inverse[j, j] = 1.0 / w.head[base + j * k + j]
-        for i in range(j + 1, k):
-            total = 0.0
-            for l in range(j, i):
-                total -= w.head[base + i * k + l] * inverse[l, j]
-            inverse[i, j] = total / w.head[base + i * k + i]
-    for i in range(k):
-        for j in range(i + 1):
-            total = 0.0
-            for l in range(i, k):
-                total += inverse[l, i] * inverse[l, j]
-            for row in range(base + k * k, stop, k):
-                total -= w.head[row + i] * w.head_inverse[row + j]
-            w.head_inverse[base + i * k + j] = total
-            w.head_inverse[base + j * k + i] = total
-
-
-@inlined
-def spread_column(s, w, h):  # type: ignore[no-untyped-def]
-    """Add what the finished column h of the selected inverse contributes to the earlier columns that reach it."""
-    k = s.offset[h + 1] - s.offset[h]
-    base = s.value_start[h]
-    for a in range(k):
-        w.place[s.offset[h] + a] = base + a * k
-    for at in range(s.row_start[h], s.row_start[h + 1]):
-        w.place[s.rows[at]] = base + k * (k + at - s.row_start[h])
-    for item in range(s.list_start[h], s.list_start[h + 1]):
-        e, first = s.list_column[item], s.list_at[item]
-        width = s.offset[e + 1] - s.offset[e]
-        values = s.value_start[e] + width * width
-        own = values + first * width
-        rows = s.row_start[e]
-        for a in range(first, s.row_start[e + 1] - rows):
-            source = w.place[_u(s.rows[_u(rows + a)])]
-            mine = values + a * width
-            outside = a >= first + k
-            for c in range(k):
-                x = w.head_inverse[_u(source + c)]
-                for d in range(width):
-                    w.head_inverse[_u(mine + d)] -= x * w.head[_u(own + c * width + d)]
-                    if outside:
-                        w.head_inverse[_u(own + c * width + d)] -= x * w.head[_u(mine + d)]
+    """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b; `factorise` has been called."""
+    handle = pack(SOLVE_OTHER_HALF, s, w)
+    add_matrix(handle, 0, b)
+    call_engine(s.engine[0], handle)
 
 
 @compiled
 def invert(s, w):  # type: ignore[no-untyped-def]
     """Fill the entries of A^-1 on the pattern of L; the factor is overwritten.
 
+    Diagonal blocks are complete; the tail has its lower triangle.
+
     References
     ----------
     Takahashi, Fagan & Chin (1973), Formation of a sparse bus impedance matrix; Erisman & Tinney (1975), *CACM* 18(3).
     """
-    n_head = s.row_start.size - 1
-    if w.tail.shape[0] > 0:
-        inverse_from_cholesky(w.tail)
-    for h in range(n_head):
-        divide_panel(s, w, h)
-    if w.panel.shape[0] > 0:
-        multiply_padded_tail(s, w)
-    for h in range(n_head - 1, -1, -1):
-        if not s.padded[h] and s.row_start[h + 1] - s.row_start[h] > s.tail_first[h]:
-            multiply_tail(s, w, h)
-        finish_diagonal(s, w, h)
-        if s.list_start[h + 1] > s.list_start[h]:
-            spread_column(s, w, h)
+    call_engine(s.engine[0], pack(INVERT, s, w))
 
 
 @compiled
 def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with Q = [X y]' V0^-1 [X y] = gram - half' half, lower triangle."""
-    n_rhs = gram.shape[0]
-    for h in range(s.node_factor.size):
-        f = s.node_factor[h]
-        k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
-        for i in range(k):
-            for c in range(n_rhs):
-                total = 0.0
-                for l in range(i, k):
-                    total += templates[base + l * k + i] * rhs[own + l, c]
-                w.half[own + i, c] = total
-    solve_half(s, w, w.half)
-    for i in range(n_rhs):
-        for j in range(n_rhs):
-            out[i, j] = gram[i, j]
-    if n_rhs > 4 and rhs.shape[0] > 0:
-        add_gram(w.half, -1.0, 1.0, out)
-        return
-    for row in range(rhs.shape[0]):
-        for i in range(n_rhs):
-            x = w.half[row, i]
-            for j in range(i + 1):
-                out[i, j] -= x * w.half[row, j]
+    """Fill the lower triangle of `out` with Q = [X y]' V0^-1 [X y] = gram - half' half; `factorise` has been called.
+
+    Parameters
+    ----------
+    s : Structure
+    w : Workspace
+        Its `half` is filled: L^-1 Lambda' rhs.
+    templates : float64
+        As for `factorise`.
+    rhs : (q, p + 1)
+        Z'[X y].
+    gram, out : (p + 1, p + 1)
+        [X y]'[X y], and the result.
+    """
+    handle = pack(REDUCE, s, w)
+    add_vector(handle, 0, templates)
+    add_matrix(handle, 1, rhs)
+    add_matrix(handle, 2, gram)
+    add_matrix(handle, 3, out)
+    call_engine(s.engine[0], handle)
 
 
 @compiled
 def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (flat templates) with the gradient of `weight log|A| + scale tr(mixing' Q mixing)`.
+    """Fill `out` with the gradient of `weight log|A| + scale tr(F' Q F)` in the templates.
 
     `reduce_products` has been called; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
     and R = W F - Z'Z Lambda B, the two parts are 2 Z'Z Lambda S and -2 R B', each only where Lambda has entries.
+
+    Parameters
+    ----------
+    s : Structure
+    w : Workspace
+    templates, rhs
+        As for `reduce_products`.
+    mixing : (p + 1, any)
+        F: with `scale F F'` the derivative of a criterion in Q.
+    weight, scale : float
+        Factors of the two parts.
+    out : float64
+        Shaped as `templates`.
     """
-    q = rhs.shape[0]
-    n_rhs, rank = mixing.shape
-    full = w.full[: q * rank].reshape((q, rank))
-    effects = w.effects[: q * rank].reshape((q, rank))
-    rest = w.rest[: q * rank].reshape((q, rank))
-    for row in range(q):
-        for c in range(rank):
-            total, other = 0.0, 0.0
-            for l in range(n_rhs):
-                total += w.half[row, l] * mixing[l, c]
-                other += rhs[row, l] * mixing[l, c]
-            full[row, c] = total
-            rest[row, c] = other
-    solve_other_half(s, w, full)
-    for h in range(s.node_factor.size):
-        f = s.node_factor[h]
-        k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
-        for i in range(k):
-            for c in range(rank):
-                total = 0.0
-                for l in range(i + 1):
-                    total += templates[base + i * k + l] * full[own + l, c]
-                effects[own + i, c] = total
-    invert(s, w)
-    out[:] = 0.0
-    for b in range(s.block_row.size):
-        add_block(s, w, b, templates, effects, rest, 2.0 * weight, out)
-    for h in range(s.node_factor.size):
-        f = s.node_factor[h]
-        k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
-        for i in range(k):
-            for j in range(i + 1):
-                total = 0.0
-                for c in range(rank):
-                    total += rest[own + i, c] * full[own + j, c]
-                out[base + i * k + j] -= 2.0 * scale * total
-
-
-@inlined
-def add_block(s, w, b, templates, effects, rest, weight, out):  # type: ignore[no-untyped-def]
-    """Let one block of Z'Z take part in the gradient: in `rest`, and in `weight` Z'Z Lambda S added to `out`."""
-    n_head_rows = s.offset[s.row_start.size - 1]
-    r, c = s.block_row[b], s.block_column[b]
-    fr, fc = s.node_factor[r], s.node_factor[c]
-    height, width = s.factor_k[fr], s.factor_k[fc]
-    left, right = s.template_start[fr], s.template_start[fc]
-    start, target = s.block_start[b], s.block_target[b]
-    row, column = s.offset[r], s.offset[c]
-    rank = rest.shape[1]
-    for i in range(height):
-        for j in range(width):
-            x = s.block_values[start + i * width + j]
-            for d in range(rank):
-                rest[row + i, d] -= x * effects[column + j, d]
-            if r != c:
-                for d in range(rank):
-                    rest[column + j, d] -= x * effects[row + i, d]
-    if height == 1 and width == 1:
-        inverse = w.head_inverse[target] if target >= 0 else w.tail[row - n_head_rows, column - n_head_rows]
-        x = weight * s.block_values[start] * inverse
-        out[right] += x * templates[left]
-        if r != c:
-            out[left] += x * templates[right]
-        return
-    inverse, below, beside = w.small[0], w.small[1], w.small[2]
-    for i in range(height):
-        for j in range(width):
-            if target >= 0:
-                inverse[i, j] = w.head_inverse[target + i * width + j]
-            else:
-                p, q = row + i - n_head_rows, column + j - n_head_rows
-                inverse[i, j] = w.tail[max(p, q), min(p, q)]
-    for i in range(height):
-        for j in range(width):
-            total = 0.0
-            for l in range(i + 1):
-                total += templates[left + i * height + l] * inverse[l, j]
-            below[i, j] = total
-            total = 0.0
-            for l in range(j + 1):
-                total += templates[right + j * width + l] * inverse[i, l]
-            beside[i, j] = total
-    for i in range(height):
-        for j in range(width):
-            x = weight * s.block_values[start + i * width + j]
-            for l in range(width):
-                out[right + j * width + l] += x * below[i, l]
-            if r != c:
-                for l in range(height):
-                    out[left + i * height + l] += x * beside[l, j]
+    factors = np.empty(2)
+    factors[0], factors[1] = weight, scale
+    handle = pack(PULL_BACK, s, w)
+    add_vector(handle, 0, templates)
+    add_matrix(handle, 1, rhs)
+    add_matrix(handle, 2, mixing)
+    add_vector(handle, 3, factors)
+    add_vector(handle, 4, out)
+    call_engine(s.engine[0], handle)
+    return factors[0]

@@ -8,6 +8,7 @@ cheaper than leaving the node to the dense tail. One cost rule covers nested, cr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ class Structure(NamedTuple):
         Where a block starts in `block_values`, and in the numbers of the head (-1: in the tail).
     block_values : float64
         Z'Z.
+    engine : (1,) int64
+        Address of the compiled factorisation, see `bayeslmm.likelihood.cholesky`.
     """
 
     factor_k: NDArray[np.int64]
@@ -72,6 +75,7 @@ class Structure(NamedTuple):
     block_start: NDArray[np.int64]
     block_target: NDArray[np.int64]
     block_values: NDArray[np.float64]
+    engine: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,14 @@ class Analysis:
         return int(self.structure.value_start[-1])
 
 
+@lru_cache(maxsize=1)
+def engine_address() -> NDArray[np.int64]:
+    """Return the address of the compiled factorisation, compiling or loading it on first use."""
+    from bayeslmm.likelihood.engine import compile_engine
+
+    return np.array([compile_engine()], dtype=np.int64)
+
+
 def analyse(products: CrossProducts) -> Analysis:
     """Order the columns of Z, split them into sparse head and dense tail, and lay out the factor.
 
@@ -141,7 +153,7 @@ def analyse(products: CrossProducts) -> Analysis:
     offset = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths[order])])
     panels = lay_out(pattern_start, pattern, position, offset, PADDED_SHARE)
     blocks = _blocks(products, by_size, node_start, position, offset, panels)
-    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks)
+    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks, engine_address())
     first_row = tuple(
         offset[position[node_start[f] : node_start[f] + products.n_levels[f]]] for f in range(len(by_size))
     )
