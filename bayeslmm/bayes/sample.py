@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design
     from bayeslmm.likelihood.lmm import LmmKernel
 
-ENGINES = ("marginal", "latent")
+ENGINES = ("marginal", "laplace", "latent")
 METHODS = ("nuts", "proposals")
 SLOW_EVALUATION = 1e-3
 WORST_PARETO_K = 0.5
@@ -38,7 +38,7 @@ def sample(
     tune: int | None = None,
     chains: int = 4,
     seed: int | None = None,
-    engine: Literal["marginal", "latent"] | None = None,
+    engine: Literal["marginal", "laplace", "latent"] | None = None,
     method: Literal["nuts", "proposals"] | None = None,
     progress: bool = True,
     target_accept: float | None = None,
@@ -67,9 +67,11 @@ def sample(
         Chains.
     seed : int, optional
         Makes the draws reproducible, exactly.
-    engine : {"marginal", "latent"}, optional
+    engine : {"marginal", "laplace", "latent"}, optional
         "marginal" integrates coefficients and group effects out and draws them afterwards, exactly: Gaussian models.
-        "latent" runs NUTS on the PyMC model. Chosen by the model when absent.
+        "laplace" does so approximately for other families, corrected by importance weights; the PyMC model takes over
+        when the weights say the approximation is too poor, unless this engine was asked for. "latent" runs NUTS on the
+        PyMC model. Chosen by the model when absent.
     method : {"nuts", "proposals"}, optional
         For the marginal engine: NUTS, or independent proposals from a split-t approximation, corrected exactly. Chosen
         by what one evaluation costs when absent.
@@ -111,6 +113,17 @@ def sample(
     chosen, reason = choose_engine(design, family, priors, engine)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else check_seed(seed)
     began = time.perf_counter()
+    if chosen == "laplace":
+        from bayeslmm.bayes.laplace_nuts import WORST_PARETO_K, sample_laplace
+
+        post = sample_laplace(
+            design, family, priors, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress,
+            target_accept=target_accept, cores=cores, reason=reason,
+        )  # fmt: skip
+        if engine is not None or post.run.pareto_k <= WORST_PARETO_K:
+            return post
+        chosen = "latent"
+        reason = f"Pareto k of the Laplace approximation was {post.run.pareto_k:.2f}, above {WORST_PARETO_K}"
     if chosen == "latent":
         from bayeslmm.bayes.nuts import sample_latent
 
@@ -273,7 +286,7 @@ def check_proper(design: Design, priors: Priors) -> None:
 
 def choose_engine(
     design: Design, family: Family, priors: Priors, engine: str | None
-) -> tuple[Literal["marginal", "latent"], str]:
+) -> tuple[Literal["marginal", "laplace", "latent"], str]:
     """Return the engine and the reason for it.
 
     Parameters
@@ -289,7 +302,7 @@ def choose_engine(
 
     Returns
     -------
-    engine : {"marginal", "latent"}
+    engine : {"marginal", "laplace", "latent"}
         The engine.
     reason : str
         In words.
@@ -307,12 +320,9 @@ def choose_engine(
     if engine == "latent":
         return "latent", "asked for"
     if not family.is_gaussian_identity:
-        if engine == "marginal":
-            raise SamplingError(
-                f"the marginal engine is for Gaussian models with an identity link; this one is {family}.\n"
-                '  Use engine="latent", or leave the choice to sample().'
-            )
-        return "latent", f"the family is {family}"
+        return _choose_approximate(design, family, priors, engine)
+    if engine == "laplace":
+        raise SamplingError('the Laplace engine is for other families than the Gaussian; use engine="marginal".')
     if not design.terms:
         return "latent", "there are no group effects to integrate out"
     if priors.unknown:
@@ -325,3 +335,22 @@ def choose_engine(
             )
         return "latent", f"the prior of {entry.name!r} is {entry.prior!r}"
     return "marginal", ""
+
+
+def _choose_approximate(
+    design: Design, family: Family, priors: Priors, engine: str | None
+) -> tuple[Literal["laplace", "latent"], str]:
+    """Return the engine of a model that is not Gaussian, and the reason."""
+    from bayeslmm.bayes.laplace_nuts import cannot_integrate
+
+    if engine == "marginal":
+        raise SamplingError(
+            f"the marginal engine is for Gaussian models with an identity link; this one is {family}.\n"
+            '  Use engine="laplace" or "latent", or leave the choice to sample().'
+        )
+    reason = cannot_integrate(design, family, priors)
+    if not reason:
+        return "laplace", "asked for" if engine else f"the family is {family}"
+    if engine == "laplace":
+        raise SamplingError(f'the Laplace engine cannot be used: {reason}.\n  Use engine="latent".')
+    return "latent", reason
