@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayeslmm.likelihood.crossproducts import cross_products
     from bayeslmm.likelihood.lmm import LmmKernel, criterion
     from bayeslmm.models import Model, glmer, lmer, model
+    from bayeslmm.mrp.collapse import collapse
     from bayeslmm.mrp.estimates import Estimates
     from bayeslmm.mrp.frame import PoststratFrame
     from bayeslmm.mrp.poststratify import poststratify
@@ -47,6 +48,7 @@ _HOME = {
     "Prior": "bayes.priors",
     "RandomEffects": "contract",
     "build_design": "formula.design",
+    "collapse": "mrp.collapse",
     "compare": "report.compare",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
@@ -76,6 +78,7 @@ __all__ = [
     "Prior",
     "RandomEffects",
     "build_design",
+    "collapse",
     "compare",
     "criterion",
     "cross_products",

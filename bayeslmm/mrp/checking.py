@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -175,7 +175,7 @@ def grouping_columns(design: Design, factors: tuple[str, ...] | None = None) -> 
     return tuple(dict.fromkeys(name for term in terms for name in term.group))
 
 
-def check_frame(frame: PoststratFrame, model: Any) -> FrameCheck:
+def check_frame(frame: PoststratFrame, model: Any, exclude: Sequence[str] = ()) -> FrameCheck:
     """Compare a frame with the data of a model; see `PoststratFrame.check`.
 
     Parameters
@@ -184,23 +184,31 @@ def check_frame(frame: PoststratFrame, model: Any) -> FrameCheck:
         The population.
     model : Model, Fit or Design
         What was built from the survey.
+    exclude : sequence of str
+        Grouping factors that will not count.
 
     Returns
     -------
     FrameCheck
         Differences, errors first.
     """
-    found = list(_findings(frame, design_of(model)))
+    found = list(_findings(frame, design_of(model), exclude))
     order = ("error", "warning", "note")
     return FrameCheck(tuple(sorted(found, key=lambda finding: order.index(finding.severity))))
 
 
-def _findings(frame: PoststratFrame, design: Design) -> Iterator[Finding]:
+def _findings(frame: PoststratFrame, design: Design, exclude: Sequence[str]) -> Iterator[Finding]:
     shared = []
+    factors = tuple(term.factor for term in design.formula.random if term.factor not in exclude)
+    used = {*design.encoder.names, *grouping_columns(design, factors)}
     for name in covariates(design):
+        if name not in used:
+            continue
         if name not in frame.data.columns:
             hint = did_you_mean(name, frame.covariates)
-            yield Finding("error", name, f"the frame has no such column. {hint}".rstrip())
+            only_groups = name not in design.encoder.names
+            alone = f" If it belongs to the survey alone: exclude=({name!r},)." if only_groups else ""
+            yield Finding("error", name, f"the frame has no such column. {hint}".rstrip() + alone)
         else:
             shared.append(name)
             yield from _check_column(frame, design, name)

@@ -199,7 +199,7 @@ class PoststratFrame:
         table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
         return Table(table, title=str(self), notes=tuple(str(report) for report in self.history))
 
-    def check(self, model: Any) -> FrameCheck:
+    def check(self, model: Any, *, exclude: Sequence[str] = ()) -> FrameCheck:
         """Say before fitting what differs between the frame and the data of a model.
 
         Columns that are missing, categories spelt differently, levels that the survey never saw and respondents
@@ -210,6 +210,8 @@ class PoststratFrame:
         ----------
         model : Model, Fit or Design
             What was built from the survey.
+        exclude : sequence of str
+            Grouping factors that will not count in `poststratify`, such as the poll a respondent was in.
 
         Returns
         -------
@@ -224,7 +226,7 @@ class PoststratFrame:
         >>> frame.check(design).findings[1].message
         "'texas' in the frame looks like 'Texas' in the survey: recode one of them."
         """
-        return check_frame(self, model)
+        return check_frame(self, model, exclude)
 
     # --- changes, each of which returns a new frame --------------------------------------------------------------
 

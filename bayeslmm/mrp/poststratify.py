@@ -21,7 +21,7 @@ from bayeslmm.mrp.streaming import CELLS_PER_DESIGN, Predictor, check_draws, pre
 from bayeslmm.mrp.survey import respondents
 
 CHUNK_VALUES = 4_000_000
-MODES_ONLY = ("REML", "ML", "Laplace")
+DRAFTS = ("REML", "ML", "Laplace", "quadrature")
 DRAFT_NOTE = (
     "A fast draft: estimates at the modes of the {engine} fit; intervals take its variance parameters as known,"
     " and are a little too short. sample() gives the full posterior."
@@ -114,7 +114,7 @@ def poststratify(
     request = Request(fit, plan.include, new_levels, draws, seed)
     sums = _stream(request, plan, chunk)
     estimates = sums.draws / sums.counts
-    modes = fit.engine in MODES_ONLY
+    modes = is_draft(fit)
     return Estimates(
         groups=plan.groups.labels,
         draws=estimates,
@@ -128,6 +128,22 @@ def poststratify(
     )
 
 
+def is_draft(fit: Fit) -> bool:
+    """Return whether a result is an estimate, whose draws hold the variance parameters fixed.
+
+    Parameters
+    ----------
+    fit : Fit
+        Any result.
+
+    Returns
+    -------
+    bool
+        False for a posterior.
+    """
+    return fit.engine.split()[0] in DRAFTS
+
+
 def _response(fit: Fit) -> NDArray[np.float64]:
     assert fit.design.y is not None
     return fit.design.y
@@ -135,7 +151,7 @@ def _response(fit: Fit) -> NDArray[np.float64]:
 
 def _chains(fit: Fit, draws: int) -> int:
     """Return the number of chains, where all draws of a posterior were used."""
-    if fit.engine in MODES_ONLY:
+    if is_draft(fit):
         return 1
     sizes = fit.to_datatree()["posterior"].sizes
     return int(sizes["chain"]) if sizes["chain"] * sizes["draw"] == draws else 1
@@ -331,10 +347,11 @@ def _stream(request: Request, plan: Plan, chunk: int | None) -> Sums:
 
 def _from_parts(source: Predictor, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if plan.count_draws is None:
-        return sum_over_cells(source, plan.groups.indicator(plan.weights)), plan.groups.sums(plan.weights)[:, None]
-    presence = plan.groups.indicator(np.ones(len(plan.cells)))
+        return sum_over_cells(source, plan.groups, plan.weights), plan.groups.sums(plan.weights)[:, None]
+    ones = np.ones(len(plan.cells))
     order = np.arange(source.n_draws) % len(plan.count_draws)
-    return sum_over_cells(source, presence, plan.count_draws), (presence @ plan.count_draws.T)[:, order]
+    counts = plan.groups.indicator(ones) @ plan.count_draws.T
+    return sum_over_cells(source, plan.groups, ones, plan.count_draws), counts[:, order]
 
 
 def _from_chunks(request: Request, plan: Plan, chunk: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -356,7 +373,7 @@ def _from_chunks(request: Request, plan: Plan, chunk: int | None) -> tuple[NDArr
 def _sums_at_modes(request: Request, plan: Plan) -> NDArray[np.float64]:
     """Return count times expected response at the modes, summed over groups; zeros for a posterior."""
     sums = np.zeros(len(plan.groups.labels))
-    if request.fit.engine not in MODES_ONLY:
+    if not is_draft(request.fit):
         return sums
     weights = plan.groups.indicator(plan.weights)
     for start in range(0, len(plan.cells), CELLS_PER_DESIGN):

@@ -19,12 +19,13 @@ import pandas as pd
 from bayeslmm.contract import Fit, NewLevels
 from bayeslmm.errors import DataError
 from bayeslmm.families import LINKS, Link
+from bayeslmm.likelihood._compiled import compiled
 from bayeslmm.likelihood.cells import group_rows
+from bayeslmm.mrp.grouping import Groups
 from bayeslmm.predict import included_factors, matrix_root
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from bayeslmm.formula.design import Design
 
@@ -249,7 +250,8 @@ def _global_levels(
 
 def sum_over_cells(
     source: Predictor,
-    weights: sparse.csr_array,
+    groups: Groups,
+    weights: NDArray[np.float64],
     count_draws: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return weighted sums of the expected response over groups of cells, draw by draw.
@@ -258,8 +260,10 @@ def sum_over_cells(
     ----------
     source : Predictor
         The linear predictor of n cells.
-    weights : sparse array (G, n)
-        Weight of each cell in each group.
+    groups : Groups
+        Which cells make which of G sums.
+    weights : ndarray (n,)
+        Weight of each cell.
     count_draws : ndarray (D, n), optional
         Further weights that vary by draw; draw s uses row s mod D.
 
@@ -268,22 +272,20 @@ def sum_over_cells(
     ndarray (G, S)
         Sums.
     """
-    sums = np.zeros((weights.shape[0], source.n_draws))
-    n = weights.shape[1]
-    bounds = range(0, n, CELLS_PER_CHUNK)
-    by_column = weights.tocsc()
-    chunks = [by_column[:, start : start + CELLS_PER_CHUNK].tocsr() for start in bounds]
+    n = len(weights)
+    sums = np.zeros((len(groups.labels), source.n_draws))
+    group_of = np.stack(groups.codes, axis=1)
 
     def work(first: int) -> None:
         draws = slice(first, min(first + DRAWS_PER_BLOCK, source.n_draws))
         block = _Block(source, draws)
-        total = np.zeros((weights.shape[0], draws.stop - draws.start))
-        for start, chunk in zip(bounds, chunks, strict=True):
+        total = np.zeros((len(groups.labels), draws.stop - draws.start))
+        for start in range(0, n, CELLS_PER_CHUNK):
             cells = slice(start, min(start + CELLS_PER_CHUNK, n))
             values = block.expected(cells)
             if count_draws is not None:
                 values *= count_draws[np.arange(draws.start, draws.stop) % len(count_draws), cells].T
-            total += chunk @ values
+            _add_to_groups(values, group_of[cells], weights[cells], total)
         sums[:, draws] = total
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -292,38 +294,61 @@ def sum_over_cells(
 
 
 class _Block:
-    """The parts of a block of draws, tabulated where the tables are small."""
+    """The parts of a block of draws; those with few distinct rows stand in one table, one below the other."""
 
     def __init__(self, source: Predictor, draws: slice) -> None:
         self.source = source
         width = draws.stop - draws.start
-        self.effects = [part.block(draws) for part in source.parts]
-        self.tables = [
-            _contribution(part.columns, part.levels, effects) if len(part.levels) * width <= TABLE_VALUES else None
-            for part, effects in zip(source.parts, self.effects, strict=True)
-        ]
-        self.sum = np.empty((CELLS_PER_CHUNK, width))
-        self.row = np.empty_like(self.sum)
+        small = [len(part.levels) * width <= TABLE_VALUES for part in source.parts]
+        tables, codes, start = [], [], 0
+        self.large = []
+        for part, tabulated in zip(source.parts, small, strict=True):
+            effects = part.block(draws)
+            if not tabulated:
+                self.large.append((part, effects))
+                continue
+            tables.append(_contribution(part.columns, part.levels, effects))
+            codes.append(part.codes + np.int32(start))
+            start += len(part.levels)
+        self.table = np.concatenate(tables) if tables else np.zeros((1, width))
+        self.codes = np.stack(codes, axis=1) if codes else np.zeros((len(source.parts[0].codes), 1), np.int32)
+        self.memory = np.empty((CELLS_PER_CHUNK, width))
 
     def expected(self, cells: slice) -> NDArray[np.float64]:
         """Return the expected response (cells, B), in memory that the next call uses again."""
-        count = cells.stop - cells.start
-        total, row = self.sum[:count], self.row[:count]
-        for index, part in enumerate(self.source.parts):
-            target = row if index else total
-            self._look_up(index, part.codes[cells], target)
-            if index:
-                total += row
+        eta = self.memory[: cells.stop - cells.start]
+        _sum_of_rows(self.table, self.codes[cells], eta)
+        for part, effects in self.large:
+            codes = part.codes[cells]
+            eta += _contribution(part.columns[codes], part.levels[codes], effects)
         if self.source.offset is not None:
-            total += self.source.offset[cells, None]
-        return _mean_in_place(self.source.link, total)
+            eta += self.source.offset[cells, None]
+        return _mean_in_place(self.source.link, eta)
 
-    def _look_up(self, index: int, codes: NDArray[np.int32], out: NDArray[np.float64]) -> None:
-        table, part = self.tables[index], self.source.parts[index]
-        if table is None:
-            out[:] = _contribution(part.columns[codes], part.levels[codes], self.effects[index])
-        else:
-            np.take(table, codes, axis=0, out=out, mode="clip")
+
+@compiled
+def _sum_of_rows(table, codes, out):  # type: ignore[no-untyped-def]
+    """Set every row of `out` to the sum of the rows of `table` that its codes name."""
+    width = out.shape[1]
+    for i in range(codes.shape[0]):
+        row = out[i]
+        row[:] = table[codes[i, 0]]
+        for p in range(1, codes.shape[1]):
+            addend = table[codes[i, p]]
+            for s in range(width):
+                row[s] += addend[s]
+
+
+@compiled
+def _add_to_groups(values, group_of, weights, total):  # type: ignore[no-untyped-def]
+    """Add every row of `values`, times its weight, to the rows of `total` that it belongs to."""
+    width = values.shape[1]
+    for i in range(values.shape[0]):
+        row, weight = values[i], weights[i]
+        for g in range(group_of.shape[1]):
+            target = total[group_of[i, g]]
+            for s in range(width):
+                target[s] += weight * row[s]
 
 
 def _contribution(

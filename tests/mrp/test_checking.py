@@ -95,6 +95,14 @@ def test_numbers_and_their_texts_are_one_level():
     assert PoststratFrame(frame[["cell", "n"]]).check(design).findings == ()
 
 
+def test_a_factor_of_the_survey_alone_can_be_excluded():
+    design = build_design("y ~ age + (1 | state) + (1 | poll)", SURVEY.assign(poll=list("AB") * 6))
+    (error,) = findings(FRAME, design, "error")
+    assert error.startswith("poll: the frame has no such column")
+    assert "exclude=('poll',)" in error
+    assert PoststratFrame(FRAME).check(design, exclude=["poll"]).findings == ()
+
+
 def test_new_combinations_are_counted():
     survey = SURVEY.iloc[:6]
     design = build_design("y ~ (1 | state:eth)", survey)
