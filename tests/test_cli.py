@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -37,6 +38,27 @@ def test_fit_prints_the_summary(capsys):
     assert out.startswith("Linear mixed model fit by REML\nFormula: Yield ~ 1 + (1 | Batch)\n")
     assert "REML criterion at convergence: 319.65" in out
     assert err.startswith("fitted in ")
+
+
+def test_compare_prints_both_and_writes_the_whole_report(capsys, tmp_path):
+    target = tmp_path / "both.html"
+    settings = ("--seed", "1", "--draws", "200", "--chains", "2", "--level", "0.9", "--report", str(target))
+    code, out, err = run(capsys, "compare", "Yield ~ 1 + (1 | Batch)", "Dyestuff", *settings)
+    assert code == 0
+    assert out.startswith("REML beside NUTS (marginal): Yield ~ 1 + (1 | Batch)\n")
+    assert re.search(r"sd_Batch\[Intercept\] +42\.0", out)
+    assert "2 chains of 200 draws with seed 1 in " in err
+    page = target.read_text(encoding="utf-8")
+    for title in ("Model", "Side by side", "REML fit", "Posterior predictive check", "Sampler", "Reproduce"):
+        assert f">{title}</h2>" in page
+    assert "model.sample(draws=200, chains=2, seed=1)" in page
+    assert not re.search(r"https?://", page)
+
+
+def test_sample_prints_the_posterior(capsys):
+    code, out, _ = run(capsys, "sample", "Yield ~ 1 + (1 | Batch)", "Dyestuff", "--seed", "1", "--draws", "100")
+    assert code == 0
+    assert "sd_Batch[Intercept]" in out
 
 
 def test_ml_and_reml_exclude_each_other(capsys):

@@ -492,9 +492,10 @@ def _few_groups(row: Row, engine: str, level: float) -> tuple[str, str] | None:
         return None
     if not (_on_boundary(row) or abs(row.shift) > SHIFT or row.sd > WIDER * row.se):
         return None
+    rough = "" if _on_boundary(row) else f"the {engine} interval is rough and "
     return "few groups", (
-        f"it rests on {row.levels} levels of {row.factor}, so the {engine} interval is rough and the posterior leans "
-        "on its prior; try a second prior."
+        f"it rests on {row.levels} levels of {row.factor}, so {rough}the posterior leans on its prior; "
+        "try a second prior."
     )
 
 

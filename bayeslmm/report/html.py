@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+import bayeslmm
 from bayeslmm.report.compare import Comparison, parameter_draws
 from bayeslmm.report.grid import STYLE
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from bayeslmm.report.equation import Equation
     from bayeslmm.report.tables import Table
 
-PACKAGES = ("bayeslmm", "numpy", "scipy", "pandas", "formulaic", "pymc", "nutpie", "arviz")
-DPI = 144
+PACKAGES = ("numpy", "scipy", "pandas", "formulaic", "pymc", "nutpie", "arviz")
+DPI, SCREEN_DPI = 144, 96
 MOST_TRACES = 12
 
 PAGE_STYLE = """<style>
@@ -272,7 +273,7 @@ def _check_section(post: Fit | None) -> Section | None:
         ax.set_xlabel(post.design.response_name)
     caption = (
         "The observed responses (black) against responses simulated from the posterior (blue): where the two part, the "
-        "model could not have produced the data."
+        "model misses something."
     )
     return Section(
         "Posterior predictive check", figure_html(figure, "Observed responses against simulated ones", caption)
@@ -340,7 +341,7 @@ def _footer() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that matter, without importing them.
+    """Return the versions of bayeslmm and of the packages that matter, without importing them.
 
     Returns
     -------
@@ -352,7 +353,7 @@ def package_versions() -> dict[str, str]:
     >>> "numpy" in package_versions()
     True
     """
-    versions = {}
+    versions = {"bayeslmm": bayeslmm.__version__}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
@@ -379,9 +380,10 @@ def figure_html(figure: Figure, alternative: str, caption: str = "") -> str:
         A ``<figure>`` element that holds the image itself.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    width = round(figure.get_size_inches()[0] * 96)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    image_bytes = buffer.getvalue()
+    width = round(int.from_bytes(image_bytes[16:20], "big") * SCREEN_DPI / DPI)
+    data = base64.b64encode(image_bytes).decode("ascii")
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     image = f'<img alt="{html.escape(alternative)}" width="{width}" src="data:image/png;base64,{data}">'
     return f"<figure>{image}{below}</figure>"

@@ -124,4 +124,4 @@ def test_traces_show_the_parameters_with_fewest_effective_draws(post, monkeypatc
 
 
 def test_versions_name_what_is_installed():
-    assert {"numpy", "pandas"} <= set(package_versions())
+    assert {"bayeslmm", "numpy", "pandas"} <= set(package_versions())
