@@ -8,6 +8,7 @@ linear constraint that shifts the residual. Nothing breaks at a standard deviati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -108,6 +109,9 @@ class Chart(Protocol):
     ) -> tuple[NDArray[np.float64], float]:
         """Return the gradient in the coordinates, and in log sigma through a held standard deviation."""
 
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return coordinates of the same template without drift along directions that do not count."""
+
 
 @dataclass(frozen=True)
 class FreeRoot:
@@ -130,6 +134,10 @@ class FreeRoot:
     ) -> tuple[NDArray[np.float64], float]:
         """Return the slope's triangle."""
         return slope[np.tril_indices(self.k)], 0.0
+
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same: all coordinates count."""
+        return x
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,10 @@ class HeldSd:
         out = slope.copy()
         out[self.effect] = held / sigma * (own - along * unit) / size
         return out[np.tril_indices(self.k)], -held / sigma * along
+
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the held row at unit length."""
+        return self.start(FreeRoot(self.k).root(x, 1.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -214,6 +226,13 @@ class HeldCorr:
         out[self.second] = at_rest - unit * float(unit @ at_rest)
         out[self.first] = out[self.first] + (at_unit - unit * float(unit @ at_unit)) / size
         return out[np.tril_indices(self.k)], 0.0
+
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the second row without its part along the first."""
+        out = FreeRoot(self.k).root(x, 1.0, 0.0)
+        unit = _unit(out[self.first])
+        out[self.second] -= unit * float(unit @ out[self.second])
+        return out[np.tril_indices(self.k)]
 
 
 @dataclass(frozen=True)
@@ -279,6 +298,10 @@ class Structured:
         through = 0.0 if self._is_rho(self.held_index) else -theta[self.held_index] * gradient[self.held_index]
         return np.delete(gradient, self.held_index), float(through)
 
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same: all coordinates count."""
+        return x
+
 
 def free_chart(covariance: Covariance) -> Chart:
     """Return free coordinates of a term's template.
@@ -334,14 +357,28 @@ class Constrained:
         parts = [chart.start(root) for chart, root in zip(self.charts, roots, strict=True)]
         return np.concatenate([*parts, [np.log(sigma)] if self.sigma == "free" else []])
 
-    def __call__(self, x: NDArray[np.float64], held: float, sizes: tuple[int, ...]) -> tuple[float, NDArray[np.float64]]:
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Coordinates of each term."""
+        covariances = self.kernel.layout.covariances
+        return tuple(len(chart.start(np.eye(c.k))) for chart, c in zip(self.charts, covariances, strict=True))
+
+    def _parts(self, x: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return np.split(x[: sum(self.sizes)], np.cumsum(self.sizes)[:-1])
+
+    def settle(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return coordinates of the same templates without idle drift."""
+        parts = [chart.settle(part) for chart, part in zip(self.charts, self._parts(x), strict=True)]
+        return np.concatenate([*parts, x[sum(self.sizes) :]])
+
+    def __call__(self, x: NDArray[np.float64], held: float) -> tuple[float, NDArray[np.float64]]:
         """Return deviance and gradient at coordinates `x`."""
         layout = self.kernel.layout
         log_sigma = {"profiled": None, "free": float(x[-1]), "held": None}[self.sigma]
         if self.sigma == "held":
             log_sigma = float(np.log(held))
         sigma = 1.0 if log_sigma is None else float(np.exp(log_sigma))
-        parts = np.split(x[: sum(sizes)], np.cumsum(sizes)[:-1])
+        parts = self._parts(x)
         templates = [np.zeros((k, k)) for k in layout.n_effects]
         for chart, part, factor, columns in zip(
             self.charts, parts, layout.term_factor, layout.term_columns, strict=True
