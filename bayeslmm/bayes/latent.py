@@ -164,9 +164,27 @@ def random_scalar(name: str, prior: Prior) -> TensorVariable:
 
     if prior.dist is not None:
         return prior.dist(name, **prior.args)
+    parameters = {key: double(value) for key, value in prior.args.items()}
     if prior.name == "SqrtInverseGamma":
-        return pm.Deterministic(name, pt.sqrt(pm.InverseGamma(f"{name}_squared", **prior.args)))
-    return getattr(pm, prior.name)(name, **prior.args)
+        return pm.Deterministic(name, pt.sqrt(pm.InverseGamma(f"{name}_squared", **parameters)))
+    return getattr(pm, prior.name)(name, **parameters)
+
+
+def double(value: Any) -> Any:
+    """Return a number as a float64 array: PyTensor computes with Python numbers such as 3.0 in single precision.
+
+    Parameters
+    ----------
+    value : float or other
+        A parameter of a prior.
+
+    Returns
+    -------
+    ndarray or other
+        Unchanged when it is not a number.
+    """
+    array = np.asarray(value)
+    return array.astype(np.float64) if array.dtype.kind in "fiu" else value
 
 
 def random_vector(name: str, names: Sequence[str], priors: Sequence[Prior], dim: str) -> TensorVariable:
@@ -199,7 +217,7 @@ def random_vector(name: str, names: Sequence[str], priors: Sequence[Prior], dim:
     return getattr(pm, family)(name, **shared_parameters(priors), dims=dim)
 
 
-def shared_parameters(priors: Sequence[Prior]) -> dict[str, float | NDArray[np.float64]]:
+def shared_parameters(priors: Sequence[Prior]) -> dict[str, NDArray[np.float64]]:
     """Return the parameters of priors of one family: numbers where all agree, vectors where they differ.
 
     Parameters
@@ -212,10 +230,10 @@ def shared_parameters(priors: Sequence[Prior]) -> dict[str, float | NDArray[np.f
     dict
         Parameters by name.
     """
-    parameters: dict[str, float | NDArray[np.float64]] = {}
+    parameters: dict[str, NDArray[np.float64]] = {}
     for key in priors[0].args:
         values = np.array([float(prior.args[key]) for prior in priors])
-        parameters[key] = float(values[0]) if (values == values[0]).all() else values
+        parameters[key] = double(values[0]) if (values == values[0]).all() else values
     return parameters
 
 
@@ -359,9 +377,9 @@ def term_root(suffix: str, term: GroupTerm, prior: Prior | None) -> TensorVariab
         return pt.eye(k)
     eta = float(prior.args["eta"])
     if term.term.covariance == "us":
-        return pm.LKJCorr(f"chol_{suffix}", n=k, eta=eta)
+        return pm.LKJCorr(f"chol_{suffix}", n=k, eta=double(eta))
     lower, a, b = correlation_beta(term.term.covariance, k, eta)
-    share = pm.Beta(f"rho01_{suffix}", alpha=a, beta=b)
+    share = pm.Beta(f"rho01_{suffix}", alpha=double(a), beta=double(b))
     rho = pm.Deterministic(f"rho_{suffix}", lower + (1 - lower) * share)
     if term.term.covariance == "cs":
         matrix = rho + (1 - rho) * np.eye(k)
