@@ -1,0 +1,486 @@
+"""Estimated marginal means and their comparisons: averages of predictions over a grid of factor levels.
+
+A mean is a linear form of the coefficients, so that it has the degrees of freedom of any contrast: Satterthwaite or
+Kenward-Roger, one number for each mean and each difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bayeslmm.errors import ComparisonError, did_you_mean, listing
+from bayeslmm.frequentist.degrees_of_freedom import Denominator
+from bayeslmm.frequentist.lmm_fit import check_level
+from bayeslmm.report.tables import Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bayeslmm.formula.design import Design
+    from bayeslmm.frequentist.lmm_fit import LmmFit
+
+Adjustment = Literal["tukey", "holm", "bonferroni", "none"]
+ESTIMABLE = 1e-7
+LARGEST_GRID = 100_000
+
+
+@dataclass(frozen=True, repr=False)
+class MarginalMeans:
+    """Estimated marginal means.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        One per mean.
+    grid : DataFrame
+        Values of the factors asked for, one row per mean.
+    L : ndarray (q, p)
+        The means as linear forms of the coefficients; NaN where a mean is not estimable.
+    beta : ndarray (p,)
+        Coefficients.
+    method : Denominator
+        Covariance and degrees of freedom.
+    offset : float
+        Average offset, part of each mean.
+    notes : tuple of str
+        What was averaged over.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("score ~ Machine + (1 | Worker)", blm.datasets.load("Machines"))
+    >>> means = fit.emmeans("Machine")
+    >>> means.pairs().frame["difference"].round(3).tolist()
+    [-7.967, -13.917, -5.95]
+    """
+
+    labels: tuple[str, ...]
+    grid: pd.DataFrame = field(repr=False)
+    L: NDArray[np.float64] = field(repr=False)
+    beta: NDArray[np.float64] = field(repr=False)
+    method: Denominator = field(repr=False)
+    offset: float = 0.0
+    notes: tuple[str, ...] = ()
+    level: float = 0.95
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns of the factors, then mean, se, df, lower, upper."""
+        mean, se, df = _estimates(self.L, self.beta, self.method)
+        half = stats.t.ppf(0.5 + self.level / 2, df) * se
+        mean = mean + self.offset
+        numbers = pd.DataFrame({"mean": mean, "se": se, "df": df, "lower": mean - half, "upper": mean + half})
+        return pd.concat([self.grid.reset_index(drop=True), numbers], axis=1)
+
+    def pairs(self, adjust: Adjustment = "tukey", level: float | None = None) -> Comparisons:
+        """Return all pairwise differences.
+
+        Parameters
+        ----------
+        adjust : {"tukey", "holm", "bonferroni", "none"}, default "tukey"
+            How p-values, and intervals, allow for the number of comparisons. Holm has no intervals of its own: those
+            shown are Bonferroni's, which it implies.
+        level : float, optional
+            Coverage, that of the means when absent.
+
+        Returns
+        -------
+        Comparisons
+            Differences, first less second.
+        """
+        pairs = list(combinations(range(len(self.labels)), 2))
+        if not pairs:
+            raise ComparisonError("there is one mean only: nothing to compare.")
+        rows = np.array([self.L[i] - self.L[j] for i, j in pairs])
+        labels = tuple(f"{self.labels[i]} - {self.labels[j]}" for i, j in pairs)
+        return compare_means(rows, labels, len(self.labels), self.beta, self.method, adjust, level or self.level)
+
+    def contrast(
+        self, weights: Mapping[str, Sequence[float]], adjust: Adjustment = "holm", level: float | None = None
+    ) -> Comparisons:
+        """Return chosen linear combinations of the means.
+
+        Parameters
+        ----------
+        weights : mapping of str to sequence of float (q,)
+            One weight per mean, by name of the contrast.
+        adjust : {"holm", "bonferroni", "none"}, default "holm"
+            As in `pairs`; Tukey's is for pairs only.
+        level : float, optional
+            Coverage, that of the means when absent.
+
+        Returns
+        -------
+        Comparisons
+            The contrasts.
+        """
+        if adjust == "tukey":
+            raise ComparisonError('adjust="tukey" is for all pairwise differences; use "holm" for other contrasts.')
+        table = np.array([np.asarray(row, dtype=float) for row in weights.values()])
+        if table.ndim != 2 or table.shape[1] != len(self.labels):
+            raise ComparisonError(f"a contrast has one weight for each of the means: {listing(self.labels)}.")
+        used = np.where(np.isnan(self.L), 0.0, self.L)
+        rows = table @ used
+        rows[(np.abs(table) > 0) @ np.isnan(self.L).any(axis=1)] = np.nan
+        return compare_means(rows, tuple(weights), 0, self.beta, self.method, adjust, level or self.level)
+
+    def table(self) -> Table:
+        """Return the means as a table.
+
+        Returns
+        -------
+        Table
+            Text, HTML, LaTeX and Markdown.
+        """
+        frame = self.frame
+        numbers = frame[["mean", "se", "df", "lower", "upper"]].set_axis(list(self.labels))
+        notes = (*self.notes, f"{100 * self.level:g} % intervals with {self.method.title} degrees of freedom.")
+        return Table(
+            numbers, title="Estimated marginal means", notes=notes, shared=(("mean", "se", "lower", "upper"),)
+        )
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+@dataclass(frozen=True, repr=False)
+class Comparisons:
+    """Differences of marginal means.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns difference, se, df, t value, p, lower, upper.
+    adjust : str
+        How p-values and intervals allow for the number of comparisons.
+    method : str
+        Where the degrees of freedom come from.
+    level : float
+        Coverage of the intervals.
+    """
+
+    frame: pd.DataFrame
+    adjust: str
+    method: str
+    level: float
+
+    def table(self) -> Table:
+        """Return the comparisons as a table.
+
+        Returns
+        -------
+        Table
+            Text, HTML, LaTeX and Markdown.
+        """
+        words = {
+            "none": "Neither p-values nor intervals allow for the number of comparisons.",
+            "holm": f"p-values adjusted by Holm's method, intervals by Bonferroni's ({len(self.frame)} comparisons).",
+        }
+        note = words.get(
+            self.adjust, f"p-values and intervals adjusted by {self.adjust.title()}'s method ({len(self.frame)} comparisons)."
+        )
+        return Table(
+            self.frame,
+            title="Comparisons of marginal means",
+            notes=(note, f"{100 * self.level:g} % intervals with {self.method} degrees of freedom."),
+            shared=(("difference", "se", "lower", "upper"),),
+        )
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def _estimates(
+    L: NDArray[np.float64], beta: NDArray[np.float64], method: Denominator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return estimate, standard error and degrees of freedom of each row, NaN where it is not estimable."""
+    good = ~np.isnan(L).any(axis=1)
+    mean, se, df = (np.full(len(L), np.nan) for _ in range(3))
+    mean[good] = L[good] @ beta
+    se[good] = np.sqrt(np.einsum("qa,ab,qb->q", L[good], method.vcov, L[good]))
+    df[good] = method.df(L[good])
+    return mean, se, df
+
+
+def compare_means(
+    L: NDArray[np.float64],
+    labels: tuple[str, ...],
+    family: int,
+    beta: NDArray[np.float64],
+    method: Denominator,
+    adjust: str,
+    level: float,
+) -> Comparisons:
+    """Test contrasts of means, allowing for their number.
+
+    Parameters
+    ----------
+    L : ndarray (k, p)
+        Contrasts.
+    labels : tuple of str
+        Their names.
+    family : int
+        Number of means compared, for Tukey.
+    beta : ndarray (p,)
+        Coefficients.
+    method : Denominator
+        Covariance and degrees of freedom.
+    adjust : {"tukey", "holm", "bonferroni", "none"}
+        The adjustment.
+    level : float
+        Coverage.
+
+    Returns
+    -------
+    Comparisons
+        The tests.
+
+    Raises
+    ------
+    ComparisonError
+        If the adjustment is not known.
+
+    References
+    ----------
+    Tukey (1949), *Biometrics* 5(2); Kramer (1956), *Biometrics* 12(3); Holm (1979), *Scand. J. Stat.* 6(2).
+    """
+    difference, se, df = _estimates(L, beta, method)
+    t = difference / se
+    p = 2 * stats.t.sf(np.abs(t), df)
+    good, tail = ~np.isnan(p), (1 - check_level(level)) / 2
+    count = int(good.sum())
+    if adjust == "tukey":
+        p[good] = stats.studentized_range.sf(np.sqrt(2) * np.abs(t[good]), family, np.minimum(df[good], 1e5))
+        reach = stats.studentized_range.ppf(level, family, np.minimum(df, 1e5)) / np.sqrt(2)
+    elif adjust in ("holm", "bonferroni"):
+        p[good] = _holm(p[good]) if adjust == "holm" else np.minimum(1.0, count * p[good])
+        reach = stats.t.isf(tail / max(count, 1), df)
+    elif adjust == "none":
+        reach = stats.t.isf(tail, df)
+    else:
+        raise ComparisonError(f'adjust={adjust!r} is not one of "tukey", "holm", "bonferroni", "none".')
+    frame = pd.DataFrame(
+        {
+            "difference": difference,
+            "se": se,
+            "df": df,
+            "t value": t,
+            "p": p,
+            "lower": difference - reach * se,
+            "upper": difference + reach * se,
+        },
+        index=list(labels),
+    )
+    return Comparisons(frame, adjust, method.title, level)
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(stepped, 1.0)
+    return out
+
+
+def emmeans(
+    fit: LmmFit,
+    specs: str | Sequence[str],
+    *,
+    at: Mapping[str, Any] | None = None,
+    weights: Literal["equal", "proportional"] = "equal",
+    ddf: str = "satterthwaite",
+    level: float = 0.95,
+) -> MarginalMeans:
+    """Return means over a balanced grid: other factors averaged, numeric columns at their mean.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    specs : str or sequence of str
+        Factors whose levels, and combinations of levels, are wanted; also numeric columns with values in `at`.
+    at : mapping of str to value or sequence, optional
+        Values of columns in place of all levels or the mean.
+    weights : {"equal", "proportional"}, default "equal"
+        How levels of factors that are averaged over count: all the same, or as often as they occur.
+    ddf : str, default "satterthwaite"
+        Degrees of freedom.
+    level : float, default 0.95
+        Coverage of the intervals.
+
+    Returns
+    -------
+    MarginalMeans
+        Means, and `pairs()`.
+
+    Raises
+    ------
+    ComparisonError
+        If a name is no column of the fixed part, or the grid is too large.
+
+    References
+    ----------
+    Searle, Speed & Milliken (1980), *The American Statistician* 34(4).
+    """
+    design = fit.design
+    wanted = [specs] if isinstance(specs, str) else list(specs)
+    values, factors = grid_values(design, at or {})
+    for name in wanted:
+        if name not in values:
+            raise ComparisonError(
+                f"{name!r} is no column of the fixed part.\n"
+                f"  Columns: {listing(values)}. {did_you_mean(name, values)}".rstrip()
+            )
+    cells = pd.DataFrame(list(product(*values.values())), columns=list(values))
+    for name, levels in values.items():
+        cells[name] = cells[name].astype(pd.Series(levels).dtype)
+    rows = grid_rows(design, cells)
+    weight = _cell_weights(design, cells, [name for name in factors if name not in wanted], weights)
+    keys = cells[wanted].apply(tuple, axis=1)
+    kept = keys.drop_duplicates()
+    L = np.array([np.average(rows[keys == key], axis=0, weights=weight[keys == key]) for key in kept])
+    labels = tuple(" ".join(_cell_label(name, value, factors) for name, value in zip(wanted, key, strict=True)) for key in kept)
+    others = [name for name in factors if name not in wanted]
+    fixed = [f"{name} = {levels[0]:.4g}" for name, levels in values.items() if name not in factors and len(levels) == 1]
+    how = "equal weights" if weights == "equal" else "weights as observed"
+    notes = [f"Averaged over {listing(others)} ({how})."] if others else []
+    notes += [f"At {listing(fixed)}."] if fixed else []
+    notes += ["NaN: not estimable, some combination of levels does not occur."] if np.isnan(L).any() else []
+    return MarginalMeans(
+        labels=labels,
+        grid=cells[wanted].loc[kept.index].reset_index(drop=True),
+        L=L,
+        beta=fit.solution.beta,
+        method=fit.denominator(ddf),
+        offset=0.0 if design.offset is None else float(design.offset.mean()),
+        notes=tuple(notes),
+        level=check_level(level),
+    )
+
+
+def _cell_label(name: str, value: Any, factors: Sequence[str]) -> str:
+    return str(value) if name in factors else f"{name}={value:g}"
+
+
+def grid_values(design: Design, at: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Return the values of each column of the fixed part on the grid, and which columns are factors.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    at : mapping
+        Values chosen by the user.
+
+    Returns
+    -------
+    values : dict of str to list
+        All levels of a factor, the mean of a numeric column.
+    factors : list of str
+        Names of the factors.
+
+    Raises
+    ------
+    ComparisonError
+        If `at` names what is not there, or a level that was not in the data.
+    """
+    from bayeslmm.formula.parse import side_names
+
+    used = set(side_names(design.encoder.fixed.text))
+    levels = {name: kinds for name, kinds in design.encoder.coding.levels.items() if name in used}
+    unknown = [name for name in at if name not in levels]
+    if unknown:
+        raise ComparisonError(
+            f"at: {unknown[0]!r} is no column of the fixed part.\n"
+            f"  Columns: {listing(levels)}. {did_you_mean(unknown[0], levels)}".rstrip()
+        )
+    coded_as_factors = _numbers_used_as_factors(design)
+    values: dict[str, list[Any]] = {}
+    factors = []
+    for name, kinds in levels.items():
+        column = design.data[name]
+        if kinds is not None or name in coded_as_factors:
+            factors.append(name)
+            values[name] = list(kinds) if kinds is not None else sorted(column.unique())
+        else:
+            values[name] = [float(column.mean())]
+        if name in at:
+            chosen = list(at[name]) if isinstance(at[name], Sequence | np.ndarray) and not isinstance(at[name], str) else [at[name]]
+            absent = [value for value in chosen if name in factors and value not in values[name]]
+            if absent:
+                raise ComparisonError(f"at: {absent[0]!r} is no level of {name!r}.\n  Levels: {listing(values[name])}.")
+            values[name] = chosen if name in factors else [float(value) for value in chosen]
+    size = int(np.prod([len(levels) for levels in values.values()], dtype=float))
+    if size > LARGEST_GRID:
+        raise ComparisonError(
+            f"the grid has {size:,} cells, more than {LARGEST_GRID:,}.\n  Give values in at= for factors with many levels."
+        )
+    return values, factors
+
+
+def _numbers_used_as_factors(design: Design) -> set[str]:
+    """Return numeric columns that stand in the formula as C(x) only."""
+    from bayeslmm.formula.functions import column_names
+
+    kinds = {name: kind.value for name, (kind, _) in design.encoder.fixed.spec.encoder_state.items()}
+    as_factor, as_number = set(), set()
+    for label, node in design.encoder.fixed.atoms.items():
+        names = {name.name for name in column_names(node)}
+        (as_factor if kinds.get(label) == "categorical" else as_number).update(names)
+    return as_factor - as_number
+
+
+def grid_rows(design: Design, cells: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the row of X of each cell, NaN where it is not estimable.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    cells : DataFrame
+        Values of the columns of the fixed part.
+
+    Returns
+    -------
+    ndarray (cells, p)
+        Rows of X in the coding of the fit.
+    """
+    encoder, names = design.encoder, tuple(cells.columns)
+    states = encoder.coding.states
+    rows = encoder.fixed.apply(encoder.coding.values(cells, names), states, len(cells))
+    if rows.shape[1] == len(encoder.kept):
+        return rows
+    left_out = np.setdiff1d(np.arange(rows.shape[1]), encoder.kept)
+    full = encoder.fixed.apply(encoder.coding.values(design.data, names), states, design.n)
+    relation = np.linalg.lstsq(full[:, encoder.kept], full[:, left_out], rcond=None)[0]
+    gap = np.abs(rows[:, encoder.kept] @ relation - rows[:, left_out]).max(axis=1)
+    kept = rows[:, encoder.kept]
+    kept[gap > ESTIMABLE * max(1.0, float(np.abs(full).max()))] = np.nan
+    return kept
+
+
+def _cell_weights(
+    design: Design, cells: pd.DataFrame, averaged: Sequence[str], weights: str
+) -> NDArray[np.float64]:
+    if weights == "equal":
+        return np.ones(len(cells))
+    if weights != "proportional":
+        raise ComparisonError(f'weights={weights!r} is not one of "equal", "proportional".')
+    out = np.ones(len(cells))
+    for name in averaged:
+        share = design.data[name].astype(str).value_counts(normalize=True)
+        out *= cells[name].astype(str).map(share).to_numpy(dtype=float)
+    return out
