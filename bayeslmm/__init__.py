@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayeslmm import datasets
+    from bayeslmm import datasets, teach
     from bayeslmm.bayes.posterior import Posterior
     from bayeslmm.bayes.priors import Prior
     from bayeslmm.contract import Fit, RandomEffects
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design, build_design
     from bayeslmm.formula.parse import parse_formula
     from bayeslmm.frequentist.glmm_fit import GlmmFit
+    from bayeslmm.frequentist.likelihood_ratio import anova, ranova
     from bayeslmm.frequentist.lmm_fit import LmmFit
     from bayeslmm.frequentist.optimize import Control, Optimum
+    from bayeslmm.frequentist.simulation import extend, power, power_curve, simulate
     from bayeslmm.likelihood.crossproducts import cross_products
     from bayeslmm.likelihood.lmm import LmmKernel, criterion
     from bayeslmm.models import Model, glmer, lmer, model
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from bayeslmm.mrp.recoding import group_predictors, recode
     from bayeslmm.mrp.survey import survey_estimates
     from bayeslmm.report.compare import compare
+    from bayeslmm.report.side_by_side import table
 
 __version__ = "0.1.0"
 
@@ -47,19 +50,26 @@ _HOME = {
     "PoststratFrame": "mrp.frame",
     "Prior": "bayes.priors",
     "RandomEffects": "contract",
+    "anova": "frequentist.likelihood_ratio",
     "build_design": "formula.design",
     "collapse": "mrp.collapse",
     "compare": "report.compare",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
+    "extend": "frequentist.simulation",
     "glmer": "models",
     "group_predictors": "mrp.recoding",
     "lmer": "models",
     "model": "models",
     "parse_formula": "formula.parse",
     "poststratify": "mrp.poststratify",
+    "power": "frequentist.simulation",
+    "power_curve": "frequentist.simulation",
+    "ranova": "frequentist.likelihood_ratio",
     "recode": "mrp.recoding",
+    "simulate": "frequentist.simulation",
     "survey_estimates": "mrp.survey",
+    "table": "report.side_by_side",
 }
 
 __all__ = [
@@ -77,26 +87,33 @@ __all__ = [
     "PoststratFrame",
     "Prior",
     "RandomEffects",
+    "anova",
     "build_design",
     "collapse",
     "compare",
     "criterion",
     "cross_products",
     "datasets",
+    "extend",
     "glmer",
     "group_predictors",
     "lmer",
     "model",
     "parse_formula",
     "poststratify",
+    "power",
+    "power_curve",
+    "ranova",
     "recode",
+    "simulate",
     "survey_estimates",
+    "table",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "datasets":
-        return import_module("bayeslmm.datasets")
+    if name in ("datasets", "teach"):
+        return import_module(f"bayeslmm.{name}")
     if name in _HOME:
         value = getattr(import_module(f"bayeslmm.{_HOME[name]}"), name)
         globals()[name] = value

@@ -107,9 +107,7 @@ class RandomEffects(Mapping[str, pd.DataFrame]):
         return "\n".join(f"{factor}:\n{frame.to_string(max_rows=10)}" for factor, frame in self.modes.items())
 
     def _repr_html_(self) -> str:
-        return "\n".join(
-            f"<p><b>{factor}</b></p>{frame.to_html(max_rows=10)}" for factor, frame in self.modes.items()
-        )
+        return "\n".join(f"<p><b>{factor}</b></p>{frame.to_html(max_rows=10)}" for factor, frame in self.modes.items())
 
 
 class Fit(ABC):
@@ -242,6 +240,16 @@ class Fit(ABC):
         level : float, default 0.95
             Coverage of the interval.
         """
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row about the whole result: at least its number of rows; engines add their criteria.
+
+        Returns
+        -------
+        DataFrame
+            Columns as in R's broom.mixed: `nobs`, `sigma`, ...
+        """
+        return pd.DataFrame({"nobs": [self.design.n], "sigma": [self.sigma]})
 
     @abstractmethod
     def to_datatree(self) -> xr.DataTree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.frequentist.audit import Audit
     from bayeslmm.frequentist.bootstrap import Bootstrap
+    from bayeslmm.frequentist.diagnostics import Influence, ResidualKind
     from bayeslmm.frequentist.hypotheses import HypothesisTest
     from bayeslmm.frequentist.likelihood_ratio import LikelihoodRatioTest
     from bayeslmm.frequentist.marginal_means import MarginalMeans
+    from bayeslmm.frequentist.model_quality import R2, ConditionalAic, Icc
     from bayeslmm.frequentist.profile import Profile
     from bayeslmm.frequentist.robust import Robust
+    from bayeslmm.report.variance_partition import VariancePartition
 
 DEFAULT_DRAWS = 1000
 EXACT_ZERO = 1e-8
@@ -266,17 +270,35 @@ class LmmFit(Fit):
         """Fitted values with the group effects (n,)."""
         return self._linear_predictor(self.design)[0]
 
-    @property
-    def residuals(self) -> NDArray[np.float64]:
-        """Response minus fitted values (n,)."""
-        assert self.design.y is not None
-        return self.design.y - self.fitted
+    def residuals(self, kind: ResidualKind = "raw") -> NDArray[np.float64]:
+        """Return residuals of one kind.
+
+        Parameters
+        ----------
+        kind : str, default "raw"
+            "raw" or "conditional" (response minus fitted values), "pearson" (over the row's residual SD),
+            "standardized" (over their own SD), "marginal" (without group effects), "marginal-standardized".
+
+        Returns
+        -------
+        ndarray (n,)
+            The residuals.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.residuals("marginal")[:2].round(3)
+        array([-1.845, -3.168])
+        """
+        from bayeslmm.frequentist.diagnostics import residuals
+
+        return residuals(self, kind)
 
     @property
     def scaled_residuals(self) -> NDArray[np.float64]:
         """Residuals times the root of the weights, divided by sigma (n,)."""
-        weights = self.design.weights
-        return self.residuals / self.sigma if weights is None else self.residuals * np.sqrt(weights) / self.sigma
+        return self.residuals("pearson")
 
     # --- uncertainty ---------------------------------------------------------------------------------------------
 
@@ -752,6 +774,468 @@ class LmmFit(Fit):
         se = np.sqrt(variance)
         z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
         return pd.DataFrame({"estimate": estimate, "se": se, "lower": estimate - z * se, "upper": estimate + z * se})
+
+    def simulate(
+        self,
+        n: int = 1,
+        new_data: Any = None,
+        *,
+        parameters: Mapping[str, float] | None = None,
+        keep_effects: bool = False,
+        seed: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Simulate responses from the fit, or from parameters that replace its estimates.
+
+        Parameters
+        ----------
+        n : int, default 1
+            Responses.
+        new_data : data frame, optional
+            Rows to simulate; the fitted rows when absent. New levels of grouping factors are welcome.
+        parameters : mapping of str to float, optional
+            Values that replace estimates, by the names of `parameter_frame`.
+        keep_effects : bool, default False
+            Keep the estimated group effects and draw the residuals only.
+        seed : int, optional
+            Makes the responses reproducible.
+
+        Returns
+        -------
+        ndarray (n, rows)
+            One response per line.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.simulate(2, parameters={"sigma": 0, "sd_Batch[Intercept]": 0})[:, 0]
+        array([1527.5, 1527.5])
+        """
+        from bayeslmm.frequentist.simulation import simulate
+
+        return simulate(self, n, new_data, parameters=parameters, keep_effects=keep_effects, seed=seed)
+
+    # --- quality -------------------------------------------------------------------------------------------------
+
+    def variance_partition(self) -> VariancePartition:
+        """Split the variance of an average row into coefficients, each grouping factor and residual.
+
+        Returns
+        -------
+        VariancePartition
+            Prints as a table; `plot()` draws it.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.variance_partition().shares.round(3).to_dict()
+        {'fixed part': 0.279, 'Subject': 0.521, 'Residual': 0.201}
+        """
+        from bayeslmm.frequentist.model_quality import partition
+
+        return partition(self)
+
+    def icc(self, level: float = 0.95) -> Icc:
+        """Return intraclass correlations: adjusted, conditional, and by grouping factor with intervals.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        Icc
+            With random slopes, variances are averages over the rows.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> round(fit.icc().adjusted, 4), round(fit.icc().conditional, 4)
+        (0.7217, 0.5206)
+        """
+        from bayeslmm.frequentist.model_quality import icc
+
+        return icc(self, level)
+
+    def r2(self) -> R2:
+        """Return Nakagawa's R², marginal and conditional.
+
+        Returns
+        -------
+        R2
+            Both.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> blm.lmer("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy")).r2()
+        R2: marginal 0.2799, conditional 0.7043
+        """
+        from bayeslmm.frequentist.model_quality import r2
+
+        return r2(self)
+
+    def design_effect(self) -> Table:
+        """Return by how much grouping inflates the variance of a mean, and the effective number of rows.
+
+        Returns
+        -------
+        Table
+            One row per grouping factor, and one for all together.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> round(float(fit.design_effect().frame.loc["Batch", "Effective rows"]), 1)
+        11.2
+        """
+        from bayeslmm.frequentist.model_quality import design_effect
+
+        return design_effect(self)
+
+    @property
+    def aicc(self) -> float:
+        """Akaike's criterion with the correction for few rows."""
+        from bayeslmm.frequentist.model_quality import aicc
+
+        return aicc(self)
+
+    def conditional_aic(
+        self, method: Literal["greven-kneib", "vaida-blanchard"] = "greven-kneib"
+    ) -> ConditionalAic:
+        """Return the conditional AIC, which compares models for the groups in the data.
+
+        Parameters
+        ----------
+        method : {"greven-kneib", "vaida-blanchard"}, default "greven-kneib"
+            Whether the degrees of freedom account for the estimation of the variance parameters.
+
+        Returns
+        -------
+        ConditionalAic
+            Value, log-likelihood and degrees of freedom.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> round(fit.conditional_aic().df, 2)
+        31.3
+        """
+        from bayeslmm.frequentist.model_quality import conditional_aic
+
+        return conditional_aic(self, method)
+
+    # --- diagnostics ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def leverage(self) -> NDArray[np.float64]:
+        """Diagonal (n,) of the matrix from response to fitted values; its sum is the effective size of the model."""
+        return self.solution.leverage()
+
+    def influence(self, by: str | None = None, *, refit: bool = False) -> Influence:
+        """Return how the coefficients change when single rows or groups are left out.
+
+        Parameters
+        ----------
+        by : str, optional
+            A grouping factor or a column; single rows when absent.
+        refit : bool, default False
+            Estimate the variance parameters anew each time; without it the result is exact given them, and immediate.
+
+        Returns
+        -------
+        Influence
+            Changes, in standard errors too, and Cook's distances; `plot()`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.influence("Subject").dfbetas.loc["337"].round(2).to_dict()
+        {'Intercept': 0.33, 'Days': 0.33}
+        """
+        from bayeslmm.frequentist.diagnostics import influence
+
+        return influence(self, by, refit=refit)
+
+    def cooks_distance(
+        self, by: str | None = None, *, of: Literal["coefficients", "fitted"] = "coefficients"
+    ) -> pd.Series:
+        """Return Cook's distances of rows or groups.
+
+        Parameters
+        ----------
+        by : str, optional
+            A grouping factor or a column; single rows when absent.
+        of : {"coefficients", "fitted"}, default "coefficients"
+            Movement of the coefficients, or of the fitted values of single rows as in lme4.
+
+        Returns
+        -------
+        Series
+            Indexed by row of the caller's frame or by group.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.cooks_distance("Subject").idxmax()
+        '309'
+        """
+        from bayeslmm.frequentist.diagnostics import cooks_distance
+
+        return cooks_distance(self, by, of=of)
+
+    def vif(self) -> Table:
+        """Return variance inflation factors, generalised for terms of several columns.
+
+        Returns
+        -------
+        Table
+            One row per term.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("lang ~ IQ + SES + (1 | class)", blm.datasets.load("nlschools"))
+        >>> fit.vif().frame["GVIF"].round(3).to_dict()
+        {'IQ': 1.094, 'SES': 1.094}
+        """
+        from bayeslmm.frequentist.diagnostics import vif
+
+        return vif(self)
+
+    def audit(self) -> Audit:
+        """List what looks wrong with the model or the data, in plain words, each with a remedy.
+
+        Returns
+        -------
+        Audit
+            Findings, the serious ones first, and what was looked at.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> [finding.topic for finding in fit.audit().findings]
+        ['few groups']
+        """
+        from bayeslmm.frequentist.audit import audit
+
+        return audit(self)
+
+    def plot_residuals(self, kind: ResidualKind = "standardized", against: str | None = None, ax: Any = None) -> Any:
+        """Draw residuals against the fitted values or a column, with a smooth.
+
+        Parameters
+        ----------
+        kind : str, default "standardized"
+            Kind of residual; see `residuals`.
+        against : str, optional
+            A numeric column of the model; the fitted values when absent (without group effects for marginal residuals).
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.frequentist.diagnostic_views import residual_view
+
+        return residual_view(self, kind, against, ax)
+
+    def plot_scale_location(self, ax: Any = None) -> Any:
+        """Draw the root of the standardised residuals' size against the fitted values.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            A rising smooth means a spread that grows with the mean.
+        """
+        from bayeslmm.frequentist.diagnostic_views import scale_location_view
+
+        return scale_location_view(self, ax)
+
+    def plot_leverage(self, ax: Any = None) -> Any:
+        """Draw standardised residuals against leverage, with contours of Cook's distance.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.frequentist.diagnostic_views import leverage_view
+
+        return leverage_view(self, ax)
+
+    def plot_qq(self, *, n_sim: int = 500, level: float = 0.95, seed: int | None = 0, ax: Any = None) -> Any:
+        """Draw a normal Q-Q plot of the standardised residuals with a simulation envelope.
+
+        Parameters
+        ----------
+        n_sim : int, default 500
+            Simulated responses.
+        level : float, default 0.95
+            Share of the simulations that lie within the band everywhere.
+        seed : int, optional
+            Makes the band reproducible.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.frequentist.diagnostics import residual_qq
+
+        return residual_qq(self, n_sim=n_sim, level=level, seed=seed).plot(ax)
+
+    def plot_ranef_qq(
+        self,
+        factor: str | None = None,
+        effect: str | None = None,
+        *,
+        n_sim: int = 500,
+        level: float = 0.95,
+        seed: int | None = 0,
+        ax: Any = None,
+    ) -> Any:
+        """Draw a normal Q-Q plot of standardised group effects with a simulation envelope.
+
+        Parameters
+        ----------
+        factor, effect : str, optional
+            Grouping factor and effect; the first ones when absent.
+        n_sim, level, seed, ax
+            As in `plot_qq`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.frequentist.diagnostics import effect_qq
+
+        return effect_qq(self, factor, effect, n_sim=n_sim, level=level, seed=seed).plot(ax)
+
+    def plot_caterpillar(self, factor: str | None = None, effect: str | None = None, **options: Any) -> Any:
+        """Draw the group effects with their intervals, smallest first.
+
+        Parameters
+        ----------
+        factor, effect : str, optional
+            Grouping factor and effect; the first ones when absent.
+        **options : Any
+            Of `bayeslmm.report.plots.caterpillar`: level, sort, ax.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.report.plots import caterpillar
+
+        return caterpillar(self.ranef, factor, effect, **options)
+
+    def plot_diagnostics(self, seed: int | None = 0) -> Any:
+        """Draw residuals, their spread, their quantiles and their leverage in one figure.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Of the simulation envelope.
+
+        Returns
+        -------
+        ndarray (2, 2) of matplotlib.axes.Axes
+            The four panels.
+        """
+        from bayeslmm.frequentist.diagnostic_views import panel
+
+        return panel(self, seed)
+
+    # --- tidy frames ---------------------------------------------------------------------------------------------
+
+    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars"), **options: Any) -> pd.DataFrame:
+        """Return estimates in one long frame, with broom.mixed's column names.
+
+        Parameters
+        ----------
+        effects : str or sequence of str, default ("fixed", "ran_pars")
+            Also "ran_vals" (group effects) and "ran_coefs" (coefficients of each level).
+        **options : Any
+            Of `bayeslmm.frequentist.tidy.tidy`: conf_int, level, method, ddf.
+
+        Returns
+        -------
+        DataFrame
+            One row per estimate.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> fit.tidy("fixed")[["term", "estimate", "std.error"]].round(2).values.tolist()
+        [['Intercept', 251.41, 6.82], ['Days', 10.47, 1.55]]
+        """
+        from bayeslmm.frequentist.tidy import tidy
+
+        return tidy(self, effects, **options)
+
+    def glance(self) -> pd.DataFrame:
+        """Return one row about the whole fit, with broom.mixed's column names.
+
+        Returns
+        -------
+        DataFrame
+            nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.glance()[["nobs", "AIC"]].round(2).values.tolist()
+        [[30.0, 325.65]]
+        """
+        from bayeslmm.frequentist.tidy import glance
+
+        return glance(self)
+
+    def augment(self) -> pd.DataFrame:
+        """Return the rows used with fitted values, residuals and influence, under broom.mixed's column names.
+
+        Returns
+        -------
+        DataFrame
+            The columns of the formula, then .fitted, .resid, .hat, .cooksd and others.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.augment().shape
+        (30, 14)
+        """
+        from bayeslmm.frequentist.tidy import augment
+
+        return augment(self)
 
     # --- output --------------------------------------------------------------------------------------------------
 

@@ -356,7 +356,7 @@ def _cluster_sandwich(fit: LmmFit, clusters: Clusters, kind: str) -> ClusterDist
         raise ComparisonError(f"CR1p divides by clusters less coefficients, {G} - {p}. Use CR2.")
     factor = {"CR0": 1.0, "CR1": G / (G - 1), "CR1S": G * (n - 1) / ((G - 1) * (n - p)), "CR1p": G / max(G - p, 1)}
     scores = np.zeros((G, p))
-    np.add.at(scores, clusters.codes, design.X * _weighted(design, fit.residuals)[:, None])
+    np.add.at(scores, clusters.codes, design.X * _weighted(design, fit.residuals())[:, None])
     meat = scores @ bread
     return CountedDistribution(factor[kind] * meat.T @ meat, G - 1, "clusters less one as")
 
@@ -430,7 +430,7 @@ def _row_sandwich(fit: LmmFit, kind: str) -> NDArray[np.float64]:
     bread = solution.vcov / solution.sigma**2
     columns = whitened_columns(fit) @ bread
     power = {"HC0": 0, "HC1": 0, "HC2": 1, "HC3": 2}[kind]
-    variance = fit.residuals**2 / (1 - solution.leverage()) ** power
+    variance = fit.residuals()**2 / (1 - solution.leverage()) ** power
     if kind == "HC1":
         variance *= design.n / (design.n - len(solution.beta))
     meat = (columns * variance[:, None]).T @ columns
