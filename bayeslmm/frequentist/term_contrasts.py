@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from bayeslmm.errors import ComparisonError
 from bayeslmm.formula.functions import evaluate
@@ -147,7 +148,7 @@ class TermContrasts:
             raise ComparisonError(f"type={type!r}: there are types 1, 2 and 3.")
         if type == 3:
             return self._type3()
-        return {term.name: self._after(term, self._before(term, type)) for term in self.terms}
+        return {term.name: self._after(term, self._before(term, type), type) for term in self.terms}
 
     def _before(self, term: FixedTerm, type: int) -> NDArray[np.intp]:
         """Return the columns a term is adjusted for."""
@@ -160,14 +161,22 @@ class TermContrasts:
             )
         return np.concatenate([other.columns for other in others] or [np.zeros(0, dtype=np.intp)])
 
-    def _after(self, term: FixedTerm, before: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Return X_t' M X, with M projecting off the columns before: what least squares attributes to the term."""
+    def _after(self, term: FixedTerm, before: NDArray[np.intp], type: int) -> NDArray[np.float64]:
+        """Return what least squares attributes to the term's columns after those before, one column after the other.
+
+        The rows span the hypothesis; Fai and Cornelius' degrees of freedom depend a little on which rows do. These are
+        the ones of lmerTest: unit triangular (Doolittle), in type II the coefficients themselves where nothing comes after.
+        """
         X = self.design.X
-        own = X[:, term.columns]
-        rest = own - X[:, before] @ np.linalg.lstsq(X[:, before], own, rcond=None)[0] if len(before) else own
-        L = rest.T @ X
-        L[:, before] = 0.0
-        L = np.linalg.solve(L[:, term.columns], L)
+        used = np.concatenate([before, term.columns])
+        if type == 2 and len(used) == X.shape[1]:
+            return np.eye(X.shape[1])[term.columns]
+        rest = np.setdiff1d(np.arange(X.shape[1]), used)
+        order = np.concatenate([used, rest])
+        triangle = np.linalg.qr(X[:, order], mode="r")
+        rows = triangle[len(before) : len(used)]
+        L = np.zeros((len(term.columns), X.shape[1]))
+        L[:, order] = rows / np.diagonal(rows, offset=len(before))[:, None]
         L[np.abs(L) < 1e-10] = 0.0
         return L
 
@@ -187,11 +196,29 @@ class TermContrasts:
             )
         to_recoded[np.abs(to_recoded) < 1e-12] = 0.0
         ends = np.cumsum([block.shape[1] for block in blocks])
-        return {
-            term.name: to_recoded[end - block.shape[1] : end]
-            for term, block, end in zip(self.all_terms, blocks, ends, strict=True)
-            if term in self.terms
-        }
+        found = {}
+        for term, block, end in zip(self.all_terms, blocks, ends, strict=True):
+            if term in self.terms:
+                L = self._differences(term) @ to_recoded[end - block.shape[1] : end]
+                found[term.name] = np.where(np.abs(L) < 1e-12, 0.0, L)
+        return found
+
+    def _differences(self, term: FixedTerm) -> NDArray[np.float64]:
+        """Return the map from sum-to-zero coefficients of a term to differences from each factor's first level."""
+        maps = []
+        for part in term.parts:
+            product = np.eye(1)
+            for label, reduced in part.factors:
+                product = np.kron(product, self._difference(label, reduced))
+            maps.append(product)
+        return block_diag(*maps)
+
+    def _difference(self, label: str, reduced: bool) -> NDArray[np.float64]:
+        width = self._factor_columns(label, reduced).shape[1]
+        if not reduced:
+            return np.eye(width)
+        coding = sum_coding(width + 1)
+        return coding[1:] - coding[0]
 
     def _sum_coded(self, term: FixedTerm) -> NDArray[np.float64]:
         """Return the term's columns with every factor in sum-to-zero coding."""
