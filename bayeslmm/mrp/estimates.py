@@ -89,8 +89,8 @@ class Estimates:
 
     @property
     def sd(self) -> NDArray[np.float64]:
-        """Standard deviations of the draws (G,)."""
-        return self.draws.std(axis=0, ddof=1)
+        """Standard deviations of the draws (G,); missing for a single draw."""
+        return self.draws.std(axis=0, ddof=1) if len(self.draws) > 1 else np.full(len(self), np.nan)
 
     @property
     def labels(self) -> tuple[str, ...]:
