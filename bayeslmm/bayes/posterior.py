@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.checks import Diagnostics
+    from bayeslmm.bayes.inference import Hypothesis
     from bayeslmm.bayes.priors import Priors
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design
@@ -569,7 +572,136 @@ class Posterior(Fit):
 
         return leave_one_out(self, group)
 
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def hypothesis(self, text: str) -> Hypothesis:
+        """Return the posterior probability of an inequality such as ``"IQ > 2"`` or ``"IQ > 2 * SES"``.
+
+        Parameters
+        ----------
+        text : str
+            Parameters as printed, numbers, arithmetic, and one < or >.
+
+        Returns
+        -------
+        Hypothesis
+            Probability, odds, and the difference with its interval.
+        """
+        from bayeslmm.bayes.inference import hypothesis
+
+        return hypothesis(self, text)
+
+    def rope(self, name: str, lower: float, upper: float) -> pd.Series:
+        """Return the probability below, inside and above a region of practical equivalence.
+
+        Parameters
+        ----------
+        name : str
+            A parameter as printed.
+        lower, upper : float
+            Ends of the region.
+
+        Returns
+        -------
+        Series
+            `below`, `inside`, `above`.
+        """
+        from bayeslmm.bayes.inference import rope
+
+        return rope(self, name, lower, upper)
+
+    def variance_partition(self) -> pd.DataFrame:
+        """Return draws (S, F + 1) of the variance due to each grouping factor and the residual, averaged over rows.
+
+        Returns
+        -------
+        DataFrame
+            Variances.
+        """
+        from bayeslmm.bayes.inference import variance_partition
+
+        return variance_partition(self)
+
+    def icc(self) -> pd.DataFrame:
+        """Return draws (S, F + 1) of the share of variance of each grouping factor and the residual.
+
+        Returns
+        -------
+        DataFrame
+            Shares, adding up to one in each row.
+        """
+        parts = self.variance_partition()
+        return parts.div(parts.sum(axis=1), axis=0)
+
+    def bayes_r2(self) -> NDArray[np.float64]:
+        """Return draws (S,) of the share of variance the linear predictor explains (Gelman et al. 2019).
+
+        Returns
+        -------
+        ndarray (S,)
+            Between 0 and 1.
+        """
+        from bayeslmm.bayes.inference import bayes_r2
+
+        return bayes_r2(self)
+
+    def ranks(self, group: str, effect: str = "Intercept", level: float = 0.95) -> pd.DataFrame:
+        """Return the league table of a factor's levels with the uncertainty of each rank.
+
+        Parameters
+        ----------
+        group : str
+            A grouping factor.
+        effect : str, default "Intercept"
+            One of its effects.
+        level : float, default 0.95
+            Probability inside the interval of the rank.
+
+        Returns
+        -------
+        DataFrame
+            Columns `effect`, `rank`, `lower`, `upper`, `first`; best level first.
+        """
+        from bayeslmm.bayes.groups import group_ranks
+
+        return group_ranks(self, group, effect, checked_level(level))
+
     # --- output --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write model, data and draws to one file; `Posterior.load` reads it back.
+
+        Parameters
+        ----------
+        path : str or path
+            Where; an earlier file is replaced only once the new one is complete.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        from bayeslmm.bayes.storage import save_posterior
+
+        return save_posterior(self, path)
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Posterior:
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Returns
+        -------
+        Posterior
+            The same draws, summaries and predictions.
+        """
+        from bayeslmm.bayes.storage import load_posterior
+
+        return load_posterior(path)
 
     def to_datatree(self) -> xr.DataTree:
         """Return `data`: the draws in ArviZ's container.

@@ -49,7 +49,7 @@ def run_bambi(formula: str, data: str):
 
     began = time.perf_counter()
     frame = blm.datasets.load(data)
-    tree = bambi.Model(formula, frame).fit(inference_method="nutpie", random_seed=1, progress_bar=False)
+    tree = bambi.Model(formula, frame).fit(inference_method="nutpie", random_seed=1, progressbar=False)
     seconds = time.perf_counter() - began
     posterior = tree["posterior"]
     return seconds, smallest_ess([posterior[name].values for name in posterior.data_vars]), "bambi + nutpie"

@@ -1,0 +1,170 @@
+"""Whole groups: their likelihood with the group's own effects integrated out, and their ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.errors import DataError, did_you_mean, listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.formula.design import Factor
+
+CHUNK_NUMBERS = 1 << 22
+
+
+def factor_named(post: Posterior, name: str) -> Factor:
+    """Return a grouping factor by name.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    name : str
+        The factor.
+
+    Returns
+    -------
+    Factor
+        The factor.
+
+    Raises
+    ------
+    DataError
+        If there is none of that name.
+    """
+    for factor in post.design.factors:
+        if factor.name == name:
+            return factor
+    names = [factor.name for factor in post.design.factors]
+    raise DataError(f"there is no grouping factor {name!r}.\n  Factors: {listing(names)}. {did_you_mean(name, names)}")
+
+
+def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    """Return the log likelihood of all rows of each level, the level's own effects integrated out exactly.
+
+    With r the residual of coefficients and of the other factors' effects, C = Z'WZ and Lambda the relative root of the
+    effects' covariance, log p(y_j) = -n_j/2 log(2 pi sigma²) + ½ Σ log w - ½ log|I + Λ'CΛ|
+    - ½ (r'Wr - |L⁻¹Λ'Z'Wr|²) / sigma².
+
+    Parameters
+    ----------
+    post : Posterior
+        A Gaussian posterior.
+    group : str
+        A grouping factor.
+
+    Returns
+    -------
+    values : ndarray (S, J)
+        Log densities.
+    levels : ndarray (J,)
+        Names of the levels.
+
+    Raises
+    ------
+    DataError
+        If the model is not Gaussian or has no such factor.
+
+    References
+    ----------
+    Merkle, Furr & Rabe-Hesketh (2019), *Psychometrika* 84(3).
+    """
+    if not post.response.is_gaussian_identity:
+        raise DataError("groups are left out exactly for Gaussian models only; loo() without `group` works for all.")
+    factor, design = factor_named(post, group), post.design
+    others = [other.name for other in design.factors if other.name != group]
+    levels, width = len(factor.levels), factor.Z.shape[1]
+    weights = np.ones(len(factor.codes)) if design.weights is None else np.asarray(design.weights)
+    products = np.zeros((levels, width, width))
+    np.add.at(products, factor.codes, weights[:, None, None] * factor.Z[:, :, None] * factor.Z[:, None, :])
+    sizes = np.bincount(factor.codes, minlength=levels)
+    log_weights = np.bincount(factor.codes, np.log(weights), minlength=levels)
+    roots = np.linalg.cholesky(post.effect_covariances()[group] + 1e-300 * np.eye(width))
+    sigma = post.draws("sigma")
+    values = np.empty((post.n_draws, levels))
+    step = max(1, CHUNK_NUMBERS // len(factor.codes))
+    for start in range(0, post.n_draws, step):
+        chosen = np.arange(start, min(start + step, post.n_draws))
+        residual = design.y - post._linear(design, chosen, "error", others, None)
+        scaled = weights * residual
+        square = by_level(factor, scaled * residual)
+        moments = np.stack([by_level(factor, scaled * factor.Z[:, k]) for k in range(width)], axis=-1)
+        root = roots[chosen] / sigma[chosen, None, None]
+        inner = np.einsum("sla,jlm,smb->sjab", root, products, root) + np.eye(width)
+        lower = np.linalg.cholesky(inner)
+        pulled = np.linalg.solve(lower, np.einsum("sla,sjl->sja", root, moments)[..., None])[..., 0]
+        log_det = np.log(np.einsum("sjkk->sjk", lower)).sum(axis=2)
+        variance = np.square(sigma[chosen, None])
+        quadratic = (square - np.square(pulled).sum(axis=2)) / variance
+        values[chosen] = -0.5 * sizes * np.log(2 * np.pi * variance) + 0.5 * log_weights - log_det - 0.5 * quadratic
+    return values, np.asarray(factor.levels, dtype=object)
+
+
+def by_level(factor: Factor, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sums (S, J) over the rows of each level.
+
+    Parameters
+    ----------
+    factor : Factor
+        Codes of the rows.
+    rows : ndarray (S, n)
+        Values.
+
+    Returns
+    -------
+    ndarray (S, J)
+        Sums.
+    """
+    levels = len(factor.levels)
+    flat = factor.codes + levels * np.arange(len(rows))[:, None]
+    return np.bincount(flat.ravel(), rows.ravel(), minlength=levels * len(rows)).reshape(len(rows), levels)
+
+
+def group_ranks(post: Posterior, group: str, effect: str, level: float) -> pd.DataFrame:
+    """Return the league table of a factor's levels with its uncertainty; rank 1 is the largest effect.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    group : str
+        A grouping factor.
+    effect : str
+        One of its effects.
+    level : float
+        Probability inside the interval of the rank.
+
+    Returns
+    -------
+    DataFrame
+        Columns `effect`, `rank` (mean), `lower`, `upper`, `first` (probability of rank 1), best level first.
+
+    Raises
+    ------
+    DataError
+        If there is no such factor or effect.
+    """
+    factor = factor_named(post, group)
+    if effect not in factor.effects:
+        hint = did_you_mean(effect, factor.effects)
+        raise DataError(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(factor.effects)}. {hint}".rstrip())
+    draws = post.draws(f"b_{group}")[:, :, factor.effects.index(effect)]
+    ranks = (-draws).argsort(axis=1).argsort(axis=1) + 1
+    lower, upper = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="nearest")
+    frame = pd.DataFrame(
+        {
+            "effect": draws.mean(axis=0),
+            "rank": ranks.mean(axis=0),
+            "lower": lower.astype(int),
+            "upper": upper.astype(int),
+            "first": (ranks == 1).mean(axis=0),
+        },
+        index=pd.Index(factor.levels, name=group),
+    )
+    return frame.sort_values("rank")

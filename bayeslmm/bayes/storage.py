@@ -1,0 +1,201 @@
+"""Save and load a posterior: one zip file of JSON, Parquet and netCDF. Loading executes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.bayes.posterior import Posterior, Run
+from bayeslmm.bayes.priors import Prior, PriorEntry, Priors
+from bayeslmm.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FORMAT = "bayeslmm posterior"
+VERSION = 1
+PARTS = ("model.json", "data.parquet", "rows.npz", "draws.nc")
+
+
+def save_posterior(post: Posterior, path: str | os.PathLike[str]) -> Path:
+    """Write a posterior to a file; an earlier file is replaced only once the new one is complete.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    path : str or path
+        Where.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            write_parts(post, Path(folder))
+            with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                for part in PARTS:
+                    archive.write(Path(folder) / part, part)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def write_parts(post: Posterior, folder: Path) -> None:
+    """Write the parts of the archive into a folder.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    folder : Path
+        Where.
+    """
+    design = post.design
+    if any(entry.prior.dist is not None for entry in post.priors):
+        raise DataError("a prior given as a function cannot be saved: a file must not hold code.")
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "formula": design.formula.text,
+        "family": {"name": post.response.name, "link": post.response.link},
+        "run": asdict(post.run),
+        "centred": post.priors.centred,
+        "priors": [
+            {"name": e.name, "kind": e.kind, "term": e.term, "note": e.note, "prior": e.prior.name, "args": plain(e.prior.args)}
+            for e in post.priors
+        ],
+        "n_total": int(design.n_total),
+        "missing": {str(name): int(count) for name, count in design.missing.items()},
+        "coef_names": list(design.coef_names),
+    }
+    (folder / "model.json").write_text(json.dumps(record), encoding="utf-8")
+    design.data.to_parquet(folder / "data.parquet")
+    arrays = {name: getattr(design, name) for name in ("rows", "weights", "offset") if getattr(design, name) is not None}
+    np.savez(folder / "rows.npz", **arrays)
+    post.data.to_netcdf(folder / "draws.nc")
+
+
+def plain(args: Any) -> dict[str, Any]:
+    """Return the parameters of a prior as JSON takes them.
+
+    Parameters
+    ----------
+    args : mapping
+        Parameters.
+
+    Returns
+    -------
+    dict
+        Numbers and lists.
+    """
+    return {key: np.asarray(value).tolist() for key, value in args.items()}
+
+
+def load_posterior(path: str | os.PathLike[str]) -> Posterior:
+    """Read a posterior that `save_posterior` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    Posterior
+        The same draws, summaries and predictions.
+
+    Raises
+    ------
+    DataError
+        If the file is not ours, is damaged, or comes from a later version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            if not set(PARTS) <= set(archive.namelist()):
+                raise DataError(f"{os.fspath(path)!r} is a zip file, but not one that save() wrote.")
+            for part in PARTS:
+                archive.extract(part, folder)
+            return read_parts(Path(folder), os.fspath(path))
+    except (zipfile.BadZipFile, EOFError, json.JSONDecodeError, KeyError) as error:
+        raise DataError(
+            f"{os.fspath(path)!r} is not a posterior that save() wrote, or is damaged ({type(error).__name__})."
+        ) from None
+
+
+def read_parts(folder: Path, name: str) -> Posterior:
+    """Return the posterior whose parts stand in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where.
+    name : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    Posterior
+        The posterior.
+    """
+    from bayeslmm.families import as_family
+    from bayeslmm.formula.design import build_design
+
+    record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if record.get("format") != FORMAT:
+        raise DataError(f"{name!r} is not a posterior that save() wrote.")
+    if record["version"] > VERSION:
+        raise DataError(f"{name!r} was written by a later version of bayeslmm; update it: python -m pip install -U bayeslmm")
+    family = as_family(record["family"]["name"], record["family"]["link"])
+    with np.load(folder / "rows.npz", allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    frame = pd.read_parquet(folder / "data.parquet")
+    design = build_design(record["formula"], frame, weights=arrays.get("weights"), family=family.name)
+    if list(design.coef_names) != record["coef_names"]:
+        raise DataError(f"{name!r} was written by a version that codes its columns otherwise; fit the model again.")
+    design = replace(
+        design,
+        rows=arrays["rows"],
+        offset=arrays.get("offset"),
+        n_total=record["n_total"],
+        missing=record["missing"],
+    )
+    run = Run(**{**record["run"], "notes": tuple(record["run"]["notes"])})
+    entries = tuple(
+        PriorEntry(e["name"], e["kind"], Prior(e["prior"], **e["args"]), e["note"], e["term"]) for e in record["priors"]
+    )
+    return Posterior(design, family, Priors(entries, record["centred"]), read_tree(folder / "draws.nc"), run, None)
+
+
+def read_tree(path: Path) -> xr.DataTree:
+    """Return a DataTree read into memory.
+
+    Parameters
+    ----------
+    path : Path
+        A netCDF file.
+
+    Returns
+    -------
+    DataTree
+        Its groups.
+    """
+    import xarray as xr
+
+    with xr.open_datatree(path) as tree:
+        return tree.load().copy(deep=True)
