@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bayeslmm.mrp.collapse import collapse
     from bayeslmm.mrp.estimates import Estimates
     from bayeslmm.mrp.frame import PoststratFrame
+    from bayeslmm.mrp.holdout import leave_one_out
     from bayeslmm.mrp.poststratify import poststratify
     from bayeslmm.mrp.recoding import group_predictors, recode
     from bayeslmm.mrp.survey import survey_estimates
@@ -59,6 +60,7 @@ _HOME = {
     "extend": "frequentist.simulation",
     "glmer": "models",
     "group_predictors": "mrp.recoding",
+    "leave_one_out": "mrp.holdout",
     "lmer": "models",
     "model": "models",
     "parse_formula": "formula.parse",
@@ -97,6 +99,7 @@ __all__ = [
     "extend",
     "glmer",
     "group_predictors",
+    "leave_one_out",
     "lmer",
     "model",
     "parse_formula",
@@ -108,6 +111,7 @@ __all__ = [
     "simulate",
     "survey_estimates",
     "table",
+    "teach",
 ]
 
 
