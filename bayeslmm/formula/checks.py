@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,78 @@ def check_distinct_effects(terms: Sequence[GroupTerm], text: str) -> None:
                     f"{underline(text, term.term.span)}\n"
                     "  Their variances could not be told apart: take it out of one, e.g. (0 + x | group)."
                 )
+
+
+def check_distinct_factors(terms: Sequence[GroupTerm], text: str) -> None:
+    """Refuse an effect that varies by two factors which split the rows in the same way.
+
+    Parameters
+    ----------
+    terms : sequence of GroupTerm
+        Random terms met by data.
+    text : str
+        The formula, for the caret.
+
+    Raises
+    ------
+    DataError
+        If two factors are the same but for the names of their levels, and share an effect.
+    """
+    for first, second in combinations(terms, 2):
+        shared = [effect for effect in second.effects if effect in first.effects]
+        if shared and first.factor != second.factor and same_groups(first, second):
+            raise DataError(
+                f"{first.factor!r} and {second.factor!r} split the rows in the same way, and {shared[0]} varies by both\n"
+                f"{underline(text, second.term.span)}\n"
+                f"  Their variances could not be told apart: leave {first.term} or {second.term} out."
+            )
+
+
+def same_groups(first: GroupTerm, second: GroupTerm) -> bool:
+    """Return whether two factors split the rows in the same way, whatever their levels are called.
+
+    Parameters
+    ----------
+    first, second : GroupTerm
+        Random terms met by the same rows.
+
+    Returns
+    -------
+    bool
+        True if each level of one is a level of the other.
+    """
+    if len(first.levels) != len(second.levels):
+        return False
+    partner = np.empty(len(first.levels), dtype=second.codes.dtype)
+    partner[first.codes] = second.codes
+    return bool(np.array_equal(partner[first.codes], second.codes))
+
+
+def warn_constant_slopes(term: GroupTerm) -> None:
+    """Warn about a slope whose predictor does not vary within any group.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        A random term met by data.
+
+    Warns
+    -----
+    DataWarning
+        Naming the effects: such a slope only lets the variance of the group means depend on the predictor.
+    """
+    if "Intercept" not in term.effects or len(term.levels) == len(term.codes):
+        return
+    last = np.empty((len(term.levels), len(term.effects)))
+    last[term.codes] = term.Z
+    constant = (last[term.codes] == term.Z).all(axis=0)
+    names = [effect for effect, flat in zip(term.effects, constant, strict=True) if flat and effect != "Intercept"]
+    if names:
+        _warn(
+            f"{listing(names)} does not vary within any level of {term.factor!r}, so {term.term} holds no slope that "
+            "could be seen:\n  it only lets the spread of the group means depend on it. Use (1 | "
+            f"{term.factor}) and keep {names[0]} among the fixed effects."
+        )
 
 
 def check_residual(term: GroupTerm, weights: Floats | None) -> None:

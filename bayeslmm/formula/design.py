@@ -485,7 +485,9 @@ def _check(design: Design) -> None:
     """Refuse data that leave something undetermined; warn about dropped columns."""
     for term in design.terms:
         checks.check_levels(term)
+        checks.warn_constant_slopes(term)
     checks.check_distinct_effects(design.terms, design.formula.text)
+    checks.check_distinct_factors(design.terms, design.formula.text)
     if design.trials is None and design.y is not None:
         checks.check_variation(design.y, design.offset, design.response_name)
     if design.encoder.family in (None, "gaussian") and design.trials is None:

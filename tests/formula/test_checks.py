@@ -134,3 +134,35 @@ def test_a_constant_response_varies_if_its_offset_does(data):
     with pytest.raises(DataError, match="the response 'y' is 3 in every row"):
         build_design("y ~ x", data.assign(y=3))
     build_design("y ~ x + offset(row)", data.assign(y=3))
+
+
+def two_names_for_one_factor():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(["a", "b", "c", "d"], 5)
+    return {"y": rng.normal(size=20), "x": rng.normal(size=20), "g": groups, "h": np.char.add("level ", groups)}
+
+
+def test_two_factors_that_split_alike_are_refused():
+    with pytest.raises(
+        DataError, match="'g' and 'h' split the rows in the same way, and Intercept varies by both"
+    ) as error:
+        build_design("y ~ x + (1 | g) + (1 | h)", two_names_for_one_factor())
+    assert str(error.value).splitlines()[1:3] == ["  y ~ x + (1 | g) + (1 | h)", "                    ^^^^^^^"]
+
+
+def test_two_factors_that_split_alike_may_share_the_work():
+    design = build_design("y ~ x + (1 | g) + (0 + x | h)", two_names_for_one_factor())
+    assert [term.factor for term in design.terms] == ["g", "h"]
+
+
+def test_a_nested_factor_is_not_a_copy():
+    data = two_names_for_one_factor()
+    data["h"] = np.char.add(data["h"], np.tile(["1", "2"], 10))
+    assert len(build_design("y ~ x + (1 | g) + (1 | h)", data).terms) == 2
+
+
+def test_a_slope_that_does_not_vary_within_groups_is_named():
+    data = two_names_for_one_factor()
+    data["size"] = np.repeat([1.0, 3.0, 2.0, 5.0], 5)
+    with pytest.warns(DataWarning, match=r"size does not vary within any level of 'g', so \(1 \+ size \| g\)"):
+        build_design("y ~ x + (size | g)", data)
