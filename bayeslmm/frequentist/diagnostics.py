@@ -190,7 +190,7 @@ class Influence:
         """
         from bayeslmm.report.diagnostic_plots import stems
 
-        label = f"Cook's distance of the coefficients, one {self.unit} left out"
+        label = f"Cook's distance (one {self.unit} left out)"
         return stems(self.cooks, label=label, most=most, ax=ax)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack, solve_triangular
 
 from bayeslmm.likelihood.cholesky import solve_half, solve_other_half
 from bayeslmm.likelihood.lmm import profile
@@ -52,7 +52,7 @@ def coefficient_changes(
     s, w, p = model.analysis.structure, model.workspace, model.products.n_fixed
     weights = rows.weights if rows.weights.size else np.ones(model.n_rows)
     scores = _whitened_scores(solution, weights)
-    to_beta = solve_triangular(solution.RX, np.eye(p)) if p else np.zeros((0, 0))
+    to_beta = lapack.dtrtri(solution.RX)[0] if p else np.zeros((0, 0))
     scaled = [Z @ T for Z, T in zip(rows.Z, model.layout.templates(solution.theta), strict=True)]
     out = np.empty((len(groups), p))
     for position, group in enumerate(groups):
@@ -89,7 +89,7 @@ def row_changes(
     weights = rows.weights if rows.weights.size else np.ones(solution.model.n_rows)
     scores = _whitened_scores(solution, weights)
     rest = np.where(1 - leverage > SMALLEST_SHARE, 1 - leverage, np.nan)
-    to_beta = solve_triangular(solution.RX, np.eye(p)) if p else np.zeros((0, 0))
+    to_beta = lapack.dtrtri(solution.RX)[0] if p else np.zeros((0, 0))
     return (scores * (residuals / rest)[:, None]) @ to_beta.T
 
 

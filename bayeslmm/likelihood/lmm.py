@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack, solve_triangular
 
 from bayeslmm.errors import FitError
 from bayeslmm.likelihood._compiled import compiled
@@ -400,7 +400,8 @@ class Solution:
     @property
     def vcov(self) -> NDArray[np.float64]:
         """Covariance of the coefficients (p, p)."""
-        root = solve_triangular(self.RX, np.eye(len(self.beta))) if len(self.beta) else self.RX
+        # trtri, not solve_triangular: OpenBLAS wakes its threads for several right-hand sides, even of length 2
+        root = lapack.dtrtri(self.RX)[0] if len(self.beta) else self.RX
         return self.sigma**2 * root @ root.T
 
     @cached_property

@@ -19,6 +19,8 @@ SHARES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0
 MANY_POINTS = 1500
 SMOOTH_AT = 60
 SMOOTH_SPAN = 0.5
+NAMED_LEVELS = 40
+CROWDED = 0.04  # share of the axes within which a second label would hide the first
 
 
 class Quantiles(Protocol):
@@ -149,7 +151,8 @@ def leverage_plot(
             for sign in (1, -1):
                 ax.plot(grid[seen], sign * curve[seen], color=ORANGE, linewidth=1, linestyle="--")
             end = (grid[seen][-1], curve[seen][-1])
-            ax.annotate(f"Cook {distance:g}", end, color=ORANGE, fontsize=8, ha="right", va="bottom")
+            side = "bottom" if distance == 1 else "top"
+            ax.annotate(f"Cook {distance:g}", end, color=ORANGE, fontsize=8, ha="right", va=side)
     return _finish(ax, "leverage of the row", "standardised residual")
 
 
@@ -177,12 +180,12 @@ def stems(values: pd.Series, *, label: str, most: int = 5, ax: Axes | None = Non
     ax.vlines(place, 0, height, color=BLUE, linewidth=1.2 if len(values) < 200 else 0.6)
     if len(values) < 200:
         ax.plot(place, height, "o", color=BLUE, markersize=3)
-    for i in _largest(height, most):
-        ax.annotate(
-            str(values.index[i]), (place[i], height[i]), (0, 3), textcoords="offset points", fontsize=8, ha="center"
-        )
     ax.set_ylim(0, 1.12 * float(np.nanmax(height)) if np.isfinite(height).any() and np.nanmax(height) > 0 else 1)
     name = values.index.name or "row"
+    if len(values) <= NAMED_LEVELS:
+        ax.set_xticks(place, [str(level) for level in values.index], rotation=90, fontsize=8)
+        return _finish(ax, name, label)
+    _name_largest(ax, place, height, height, list(values.index), most)
     return _finish(ax, f"{name}, in the order of the {'data' if name == 'row' else 'levels'}", label)
 
 
@@ -221,12 +224,8 @@ def quantile_plot(quantiles: Quantiles, *, most: int = 3, ax: Axes | None = None
         markeredgewidth=0,
         label=f"outside ({out.sum():,})",
     )
-    for i in _largest(np.where(out, np.abs(y - x), -np.inf), min(most, int(out.sum()))):
-        side = -1 if x[i] > 0 else 1
-        ax.annotate(
-            str(quantiles.labels[i]), (x[i], y[i]), (6 * side, 0), textcoords="offset points", fontsize=8,
-            ha="right" if side < 0 else "left", va="center",
-        )  # fmt: skip
+    distance = np.where(out, np.maximum(y - high, low - y), -np.inf)
+    _name_largest(ax, x, y, distance, quantiles.labels, min(most, int(out.sum())))
     handles, names = ax.get_legend_handles_labels()
     shown = len(handles) if out.any() else 1
     ax.legend(handles[:shown], names[:shown], frameon=False, fontsize=8, loc="upper left")
@@ -355,17 +354,33 @@ def _largest(values: NDArray[np.float64], count: int) -> list[int]:
 
 
 def _name_largest(
-    ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], size: NDArray[np.float64], labels: Sequence[Any]
+    ax: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    size: NDArray[np.float64],
+    labels: Sequence[Any],
+    most: int = 3,
 ) -> None:
+    """Write names beside the largest points, on the side where there is room, leaving out those that would overlap."""
     if not len(labels):
         return
     middle = (np.nanmin(x) + np.nanmax(x)) / 2
-    for i in _largest(size, 3):
+    wide, high = max(float(np.ptp(x)), 1e-12), max(float(np.nanmax(y) - np.nanmin(y)), 1e-12)
+    named: list[int] = []
+    for i in _largest(size, most):
+        if any(abs(x[i] - x[k]) < 2 * CROWDED * wide and abs(y[i] - y[k]) < CROWDED * high for k in named):
+            continue
+        named.append(i)
         left = x[i] > middle
         ax.annotate(
-            str(labels[i]), (x[i], y[i]), (-5 if left else 5, 0), textcoords="offset points", fontsize=8, va="center",
+            str(labels[i]),
+            (x[i], y[i]),
+            (-5 if left else 5, 0),
+            textcoords="offset points",
+            fontsize=8,
+            va="center",
             ha="right" if left else "left",
-        )  # fmt: skip
+        )
 
 
 def _finish(ax: Axes, x_label: str, y_label: str) -> Axes:
