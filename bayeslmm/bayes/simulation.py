@@ -1,0 +1,401 @@
+"""Draws from the prior: what a model expects before it sees the data, and whether its posterior is calibrated."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bayeslmm.bayes.latent import correlation_beta
+from bayeslmm.bayes.priors import Prior, Priors, has_intercept
+from bayeslmm.errors import DataWarning, PriorError, SamplingError
+from bayeslmm.predict import linear_predictor
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from bayeslmm.families import Family
+    from bayeslmm.formula.design import Design, GroupTerm
+    from bayeslmm.models import Model
+
+Draw = Callable[[np.random.Generator, Mapping[str, float], int], "NDArray[np.float64]"]
+RANDOM: Mapping[str, Draw] = {
+    "Normal": lambda rng, a, n: rng.normal(a["mu"], a["sigma"], n),
+    "StudentT": lambda rng, a, n: a["mu"] + a["sigma"] * rng.standard_t(a["nu"], n),
+    "Cauchy": lambda rng, a, n: a["alpha"] + a["beta"] * rng.standard_cauchy(n),
+    "Laplace": lambda rng, a, n: rng.laplace(a["mu"], a["b"], n),
+    "HalfNormal": lambda rng, a, n: np.abs(rng.normal(0, a["sigma"], n)),
+    "HalfStudentT": lambda rng, a, n: np.abs(a["sigma"] * rng.standard_t(a["nu"], n)),
+    "HalfCauchy": lambda rng, a, n: np.abs(a["beta"] * rng.standard_cauchy(n)),
+    "Exponential": lambda rng, a, n: rng.exponential(1 / a["lam"], n),
+    "Gamma": lambda rng, a, n: rng.gamma(a["alpha"], 1 / a["beta"], n),
+    "InverseGamma": lambda rng, a, n: 1 / rng.gamma(a["alpha"], 1 / a["beta"], n),
+    "LogNormal": lambda rng, a, n: rng.lognormal(a["mu"], a["sigma"], n),
+    "Uniform": lambda rng, a, n: rng.uniform(a["lower"], a["upper"], n),
+    "SqrtInverseGamma": lambda rng, a, n: rng.gamma(a["alpha"], 1 / a["beta"], n) ** -0.5,
+}
+ABSURD = 100.0
+
+
+@dataclass(frozen=True)
+class PriorDraws:
+    """Draws from the prior and of the responses it expects.
+
+    Parameters
+    ----------
+    beta : ndarray (S, p)
+        Coefficients.
+    sd, corr, effects : dict of str to ndarray
+        By grouping factor: (S, K), (S, K, K), (S, J, K).
+    sigma : ndarray (S,) or None
+        Residual standard deviation.
+    y : ndarray (S, n)
+        Responses.
+    """
+
+    beta: NDArray[np.float64]
+    sd: dict[str, NDArray[np.float64]]
+    corr: dict[str, NDArray[np.float64]]
+    effects: dict[str, NDArray[np.float64]]
+    sigma: NDArray[np.float64] | None
+    y: NDArray[np.float64]
+
+
+def random_values(prior: Prior, name: str, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Return draws from a prior.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    name : str
+        What it is the prior of, for messages.
+    rng : numpy Generator
+        Source of randomness.
+    count : int
+        How many.
+
+    Returns
+    -------
+    ndarray (count,)
+        The draws.
+
+    Raises
+    ------
+    PriorError
+        If the prior is improper, or of a family only PyMC knows.
+    """
+    if prior.name in ("Flat", "HalfFlat"):
+        raise PriorError(f"the prior of {name!r} is flat: there is nothing to draw from. Give it a proper prior.")
+    if prior.name not in RANDOM or prior.dist is not None:
+        raise PriorError(
+            f"the prior of {name!r}, {prior!r}, can only be drawn from by PyMC:\n"
+            "  pymc.sample_prior_predictive(model=model.to_pymc())"
+        )
+    return RANDOM[prior.name](rng, prior.args, count)
+
+
+def correlation_roots(term: GroupTerm, prior: Prior | None, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Return Cholesky roots of correlation matrices drawn from LKJ.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        Structure and number of effects.
+    prior : Prior or None
+        LKJ; None for independent effects.
+    rng : numpy Generator
+        Source of randomness.
+    count : int
+        How many.
+
+    Returns
+    -------
+    ndarray (count, k, k)
+        Lower triangular roots.
+
+    References
+    ----------
+    Lewandowski, Kurowicka & Joe (2009), *J. Multivariate Analysis* 100(9).
+    """
+    k = len(term.effects)
+    if prior is None:
+        return np.broadcast_to(np.eye(k), (count, k, k))
+    eta = float(prior.args["eta"])
+    if term.term.covariance != "us":
+        lower, a, b = correlation_beta(term.term.covariance, k, eta)
+        rho = (lower + (1 - lower) * rng.beta(a, b, count))[:, None, None]
+        distance = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
+        matrix = rho**distance if term.term.covariance == "ar1" else rho + (1 - rho) * np.eye(k)
+        return np.linalg.cholesky(matrix)
+    root = np.zeros((count, k, k))
+    for i in range(k):
+        rest = np.ones(count)
+        for j in range(i):
+            shape = eta + 0.5 * (k - 2 - j)
+            partial = 2 * rng.beta(shape, shape, count) - 1
+            root[:, i, j] = partial * rest
+            rest = rest * np.sqrt(1 - partial**2)
+        root[:, i, i] = rest
+    return root
+
+
+def prior_draws(design: Design, family: Family, priors: Priors, count: int, seed: int | None = None) -> PriorDraws:
+    """Draw parameters, group effects and responses from the prior.
+
+    Parameters
+    ----------
+    design : Design
+        The rows.
+    family : Family
+        Response family.
+    priors : Priors
+        Every prior, all proper.
+    count : int
+        How many.
+    seed : int, optional
+        Makes the draws reproducible.
+
+    Returns
+    -------
+    PriorDraws
+        The draws.
+    """
+    rng = np.random.default_rng(seed)
+    beta = np.column_stack(
+        [random_values(prior, name, rng, count) for name, prior in zip(design.coef_names, priors.coefficients, strict=True)]
+    ) if design.coef_names else np.zeros((count, 0))  # fmt: skip
+    if has_intercept(design):
+        slopes = np.array([name != "Intercept" for name in design.coef_names])
+        beta[:, ~slopes] -= (beta[:, slopes] @ design.X.mean(axis=0)[slopes])[:, None]
+    sd: dict[str, NDArray[np.float64]] = {}
+    corr: dict[str, NDArray[np.float64]] = {}
+    effects: dict[str, NDArray[np.float64]] = {}
+    for factor in design.factors:
+        width = len(factor.effects)
+        root, at = np.zeros((count, width, width)), 0
+        for index in factor.term_indices:
+            term = design.terms[index]
+            k = len(term.effects)
+            chosen = [random_values(prior, f"sd_{factor.name}", rng, count) for prior in priors.sd(index)]
+            scales = np.column_stack(chosen * (k // len(chosen)))
+            part = slice(at, at + k)
+            root[:, part, part] = scales[:, :, None] * correlation_roots(term, priors.corr(index), rng, count)
+            at += k
+        covariance = root @ root.transpose(0, 2, 1)
+        sd[factor.name] = np.sqrt(np.einsum("skk->sk", covariance))
+        corr[factor.name] = covariance / (sd[factor.name][:, :, None] * sd[factor.name][:, None, :])
+        standard = rng.standard_normal((count, len(factor.levels), width))
+        effects[factor.name] = np.einsum("skl,sjl->sjk", root, standard)
+    eta = linear_predictor(design, beta, effects)
+    sigma = None if priors.sigma is None else random_values(priors.sigma, "sigma", rng, count)
+    return PriorDraws(beta, sd, corr, effects, sigma, _responses(design, family, priors, eta, sigma, rng))
+
+
+def _responses(
+    design: Design,
+    family: Family,
+    priors: Priors,
+    eta: NDArray[np.float64],
+    sigma: NDArray[np.float64] | None,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    if family.is_gaussian_identity:
+        assert sigma is not None
+        scale = sigma[:, None] / (1.0 if design.weights is None else np.sqrt(design.weights))
+        return eta + scale * rng.standard_normal(eta.shape)
+    own = family.parameter
+    phi: Any = random_values(priors.aux[own], own, rng, len(eta))[:, None] if own in priors.aux else 1.0
+    return family.draw(rng, family.inverse_link(eta), phi, 1.0 if design.trials is None else design.trials)
+
+
+def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) -> xr.DataTree:
+    """Return responses the model expects before it sees the data, as ArviZ wants them.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    draws : int, default 500
+        How many.
+    seed : int, optional
+        Makes the draws reproducible.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `prior`, `prior_predictive` and `observed_data`. A warning says when most of the expected responses lie
+        far beyond the scale of the observed ones.
+    """
+    import xarray as xr
+
+    from bayeslmm.datatree import posterior_dataset
+
+    found = prior_draws(model.design, model.family, model.priors, draws, seed)
+    warn_if_absurd(found.y, np.asarray(model.design.y))
+    wide = {name: value[None] for name, value in found.corr.items() if value.shape[1] > 1}
+    prior = posterior_dataset(
+        model.design,
+        beta=found.beta[None],
+        sd={name: value[None] for name, value in found.sd.items()},
+        corr=wide,
+        effects={name: value[None] for name, value in found.effects.items()},
+        sigma=None if found.sigma is None else found.sigma[None],
+    )
+    rows = np.asarray(model.design.rows)
+    predictive = xr.Dataset(
+        {"y": (("chain", "draw", "obs"), found.y[None])}, coords={"chain": [0], "draw": np.arange(draws), "obs": rows}
+    )
+    observed = xr.Dataset({"y": (("obs",), model.design.y)}, coords={"obs": rows})
+    return xr.DataTree.from_dict({"prior": prior, "prior_predictive": predictive, "observed_data": observed})
+
+
+def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64]) -> None:
+    """Warn when the middle half of the expected responses is a hundred times as wide as the observed ones, or more.
+
+    Parameters
+    ----------
+    expected : ndarray (S, n)
+        Responses drawn from the prior.
+    observed : ndarray (n,)
+        The data.
+    """
+    width = float(np.subtract(*np.quantile(expected, [0.75, 0.25])))
+    spread = float(np.ptp(observed))
+    if spread > 0 and width > ABSURD * spread:
+        warnings.warn(
+            f"the prior expects responses spread over {width:.3g} where the data span {spread:.3g}: the priors are far too "
+            "wide for the unit of the response.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration:
+    """Ranks of true values among posterior draws, uniform when prior, likelihood and sampler fit together.
+
+    Parameters
+    ----------
+    ranks : DataFrame (n_sims, parameters)
+        Rank of the true value, 0 to `n_draws`.
+    n_draws : int
+        Draws the ranks are taken among.
+
+    References
+    ----------
+    Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv:1804.06788.
+    """
+
+    ranks: pd.DataFrame
+    n_draws: int
+
+    def uniformity(self, bins: int = 10) -> pd.DataFrame:
+        """Return a chi-squared test of uniform ranks for each parameter.
+
+        Parameters
+        ----------
+        bins : int, default 10
+            Bins of equal width.
+
+        Returns
+        -------
+        DataFrame
+            Columns `chisq` and `p`.
+        """
+        rows = {}
+        for name in self.ranks:
+            edges = np.linspace(-0.5, self.n_draws + 0.5, bins + 1)
+            counts = np.histogram(self.ranks[name], edges)[0]
+            sizes = np.histogram(np.arange(self.n_draws + 1), edges)[0]
+            test = stats.chisquare(counts, len(self.ranks) * sizes / sizes.sum())
+            rows[name] = (float(test.statistic), float(test.pvalue))
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["chisq", "p"])
+
+    def __repr__(self) -> str:
+        return f"Simulation-based calibration, {len(self.ranks)} data sets, ranks among {self.n_draws} draws\n{self.uniformity()}"
+
+
+def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, engine: str | None = None) -> Calibration:
+    """Check the sampler by simulation: draw truths from the prior, data from the truths, and rank the truths.
+
+    Parameters
+    ----------
+    model : Model
+        The model; its priors are held fixed while the response is replaced.
+    n_sims : int, default 200
+        Data sets.
+    draws : int, default 100
+        Nearly independent draws of each posterior the truth is ranked among.
+    seed : int, default 0
+        Makes all of it reproducible.
+    engine : {"marginal", "latent"}, optional
+        As in `sample`.
+
+    Returns
+    -------
+    Calibration
+        Ranks and their tests of uniformity.
+
+    Raises
+    ------
+    SamplingError
+        If there are no simulations.
+    """
+    from bayeslmm.bayes.sample import sample
+
+    if n_sims < 1:
+        raise SamplingError(f"n_sims={n_sims!r} must be at least 1.")
+    truth = prior_draws(model.design, model.family, model.priors, n_sims, seed)
+    rows = []
+    for i in range(n_sims):
+        design = replace(model.design, y=truth.y[i])
+        kernel = model.kernel.with_response(truth.y[i]) if model.family.is_gaussian_identity else None
+        post = sample(
+            design, model.family, model.priors, kernel=kernel, draws=draws, chains=4, seed=seed + i, engine=engine,
+            progress=False, cores=1,
+        )  # fmt: skip
+        values = true_values(post, truth, i)
+        rows.append({name: int((d.ravel()[::4] < values[name]).sum()) for name, d in post.parameters.items() if name in values})
+    return Calibration(pd.DataFrame(rows), draws)
+
+
+def true_values(post: Any, truth: PriorDraws, i: int) -> dict[str, float]:
+    """Return the true value of each parameter of one simulation, by name.
+
+    Parameters
+    ----------
+    post : Posterior
+        Names of the parameters.
+    truth : PriorDraws
+        The truths.
+    i : int
+        The simulation.
+
+    Returns
+    -------
+    dict of str to float
+        Values.
+    """
+    from bayeslmm.bayes.posterior import parameter_draws
+    from bayeslmm.datatree import posterior_dataset
+
+    one = slice(i, i + 1)
+    dataset = posterior_dataset(
+        post.design,
+        beta=truth.beta[None, one],
+        sd={name: value[None, one] for name, value in truth.sd.items()},
+        corr={name: value[None, one] for name, value in truth.corr.items()},
+        effects={name: value[None, one] for name, value in truth.effects.items()},
+        sigma=None if truth.sigma is None else truth.sigma[None, one],
+    )
+    return {name: float(values[0, 0]) for name, values in parameter_draws(post.design, dataset, post.priors)}

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.bayes.priors import Prior
+from bayeslmm.bayes.simulation import RANDOM, Calibration, correlation_roots, prior_draws, prior_predictive, sbc
+from bayeslmm.errors import DataWarning, PriorError
+
+
+@pytest.fixture(scope="module")
+def sleep():
+    return blm.model("Reaction ~ Days + (Days + I(Days**2) | Subject)", blm.datasets.load("sleepstudy"))
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_values_follow_the_density(name):
+    values = {"nu": 4.0, "mu": 0.5, "sigma": 1.5, "alpha": 3.0, "beta": 2.0, "b": 2.0, "lam": 0.5, "lower": 1.0, "upper": 3.0}
+    from bayeslmm.bayes.priors import FAMILIES
+
+    prior = Prior(name, **{key: values[key] for key in FAMILIES[name].parameters})
+    draws = RANDOM[name](np.random.default_rng(0), prior.args, 200_000)
+    lower, upper = np.quantile(draws, [0.2, 0.7])
+    grid = np.linspace(lower, upper, 4001)
+    mass = np.trapezoid(np.exp(prior.logpdf(grid)), grid)
+    assert mass == pytest.approx(0.5, abs=0.01)
+
+
+def test_correlations_follow_lkj(sleep):
+    roots = correlation_roots(sleep.design.terms[0], Prior("LKJ", eta=2.0), np.random.default_rng(0), 100_000)
+    corr = roots @ roots.transpose(0, 2, 1)
+    np.testing.assert_allclose(np.einsum("skk->sk", corr), 1)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        # Each correlation is Beta(eta + (k - 2) / 2) on (-1, 1), here with variance 1 / (2 * 2.5 + 1).
+        assert corr[:, i, j].var() == pytest.approx(1 / 6, rel=0.02)
+
+
+def test_the_intercept_is_that_of_centred_predictors(sleep):
+    found = prior_draws(sleep.design, sleep.family, sleep.priors, 20_000, seed=1)
+    centred = found.beta @ sleep.design.X.mean(axis=0)
+    assert centred.mean() == pytest.approx(sleep.priors["Intercept"].args["mu"], rel=0.01)
+    assert centred.std() == pytest.approx(sleep.priors["Intercept"].args["sigma"], rel=0.02)
+
+
+def test_prior_predictive_is_a_datatree_and_warns_when_absurd(sleep):
+    tree = prior_predictive(sleep, 50, seed=1)
+    assert tree["prior_predictive"]["y"].shape == (1, 50, 180)
+    assert tree["prior"]["corr_Subject"].shape == (1, 50, 3, 3)
+    with pytest.warns(DataWarning, match="far too wide"):
+        prior_predictive(sleep.with_priors(sigma=Prior("HalfNormal", sigma=1e7)), 50, seed=1)
+    with pytest.raises(PriorError, match="flat"):
+        prior_predictive(sleep.with_priors(Days=Prior("Flat")), 50)
+
+
+def test_uniformity_sees_ranks_that_are_not():
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    good, bad = rng.integers(0, 101, 500), rng.binomial(100, 0.5, 500)
+    p = Calibration(pd.DataFrame({"good": good, "bad": bad}), 100).uniformity()["p"]
+    assert p["good"] > 0.01
+    assert p["bad"] < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("Yield ~ 1 + (1 | Batch)", "Dyestuff"),
+        ("Reaction ~ Days + (Days | Subject)", "sleepstudy"),
+        ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin"),
+    ],
+)
+def test_the_exact_engine_is_calibrated(text, data):
+    result = sbc(blm.model(text, blm.datasets.load(data)), 200, seed=1)
+    # Bonferroni over the parameters of a model.
+    assert result.uniformity()["p"].min() > 0.01 / result.ranks.shape[1], str(result)
