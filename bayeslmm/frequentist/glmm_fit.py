@@ -156,7 +156,7 @@ class GlmmFit(Fit):
     >>> import bayeslmm as blm
     >>> fit = blm.glmer("use ~ age + (1 | district)", blm.datasets.load("Contraception"), family="bernoulli")
     >>> fit.fixef.round(4).to_dict()
-    {'Intercept': -0.5344, 'age': 0.0096}
+    {'Intercept': -0.54, 'age': 0.0085}
     """
 
     design: Design

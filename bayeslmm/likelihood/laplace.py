@@ -107,12 +107,32 @@ def inverse_times_row(cells, inverse_values, i, v, out):  # type: ignore[no-unty
 
 
 @compiled
+def inverse_times_scalars(cells, inverse_values, i, v, out):  # type: ignore[no-untyped-def]
+    """Do `inverse_times_row` when every factor has one effect."""
+    n_factors = v.size
+    out[:] = 0.0
+    p = 0
+    for f in range(n_factors):
+        out[f] += inverse_values[abs(cells.pair[i, p]) - 1] * v[f]
+        p += 1
+        for g in range(f + 1, n_factors):
+            x = inverse_values[abs(cells.pair[i, p]) - 1]
+            out[f] += x * v[g]
+            out[g] += x * v[f]
+            p += 1
+
+
+@compiled
 def leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
     """Fill the leverage of each cell, and subtract d log-determinant / d Lambda / 2 from the template gradient."""
     n, p = cells.X.shape
     width = cells.Z.shape[1]
+    scalars = width == cells.at.shape[1]
     v, out = np.empty(width), np.empty(width)
-    rest, solved = np.empty((p, 1)), np.empty((p, 1))
+    rest, solved = np.empty(p), np.empty(p)
+    precision = np.eye(p)
+    if joint == JOINT:
+        solve_schur(state, precision)
     for i in range(n):
         for f in range(cells.at.shape[1]):
             first = cells.z_start[f]
@@ -122,27 +142,32 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
                 for a in range(j, k):
                     total += templates[t + a * k + j] * cells.Z[i, first + a]
                 v[first + j] = total
-        inverse_times_row(cells, state.inverse_values, i, v, out)
+        if scalars:
+            inverse_times_scalars(cells, state.inverse_values, i, v, out)
+        else:
+            inverse_times_row(cells, state.inverse_values, i, v, out)
         h = 0.0
         for a in range(width):
             h += v[a] * out[a]
         if joint == JOINT:
             for c in range(p):
-                total = cells.X[i, c]
-                for f in range(cells.at.shape[1]):
-                    base = cells.at[i, f]
-                    for a in range(cells.z_start[f + 1] - cells.z_start[f]):
-                        total -= state.border[base + a, c] * v[cells.z_start[f] + a]
-                rest[c, 0] = total
-                solved[c, 0] = total
-            solve_schur(state, solved)
-            for c in range(p):
-                h += rest[c, 0] * solved[c, 0]
+                rest[c] = cells.X[i, c]
             for f in range(cells.at.shape[1]):
-                base = cells.at[i, f]
-                for a in range(cells.z_start[f + 1] - cells.z_start[f]):
+                base, first = cells.at[i, f], cells.z_start[f]
+                for a in range(cells.z_start[f + 1] - first):
                     for c in range(p):
-                        out[cells.z_start[f] + a] -= state.border[base + a, c] * solved[c, 0]
+                        rest[c] -= state.border[base + a, c] * v[first + a]
+            for c in range(p):
+                total = 0.0
+                for d in range(p):
+                    total += precision[c, d] * rest[d]
+                solved[c] = total
+                h += total * rest[c]
+            for f in range(cells.at.shape[1]):
+                base, first = cells.at[i, f], cells.z_start[f]
+                for a in range(cells.z_start[f + 1] - first):
+                    for c in range(p):
+                        out[first + a] -= state.border[base + a, c] * solved[c]
         leverage[i] = h
         w = state.terms[i, 2]
         for f in range(cells.at.shape[1]):

@@ -435,15 +435,16 @@ def conditional_mode(cells, s, templates, state, family, link, aux, joint, mean,
     """Search from the last mode, and once more from zero if that fails; a failure leaves the state cold."""
     beta = state.beta.copy()
     start_effects(s, templates, state)
-    value, log_a, log_p, decrement = search(
-        cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance
-    )
-    if value != value:
-        state.u[:, 0] = 0.0
-        state.beta[:, :] = beta if joint == FIXED else state.cold_beta
+    value, log_a, log_p, decrement = np.nan, np.nan, np.nan, np.nan
+    for attempt in range(2):
+        if attempt:
+            state.u[:, 0] = 0.0
+            state.beta[:, :] = beta if joint == FIXED else state.cold_beta
         value, log_a, log_p, decrement = search(
             cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance
         )
+        if value == value:
+            break
     state.warm[0] = 1.0 if value == value else 0.0
     if value != value:
         state.u[:, 0] = 0.0
