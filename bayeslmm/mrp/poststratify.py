@@ -39,6 +39,7 @@ def poststratify(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     count_draws: ArrayLike | None = None,
+    category: str | None = None,
     draws: int | None = None,
     seed: int | None = None,
     chunk: int | None = None,
@@ -72,6 +73,8 @@ def poststratify(
         frame.
     count_draws : array_like (D, n), optional
         Uncertain counts: D draws of the counts of all cells (before `where`); draw s of an estimate uses row s mod D.
+    category : str, optional
+        For an ordered response: the category whose share is estimated.
     draws : int, optional
         Number of draws; all of a posterior, 1,000 of a fit when absent.
     seed : int, optional
@@ -111,7 +114,7 @@ def poststratify(
     sets = grouping_sets(by, margins)
     plan = _plan(fit, frame, sets, where, include, exclude, count_draws)
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
-    request = Request(fit, plan.include, new_levels, draws, seed)
+    request = Request(fit, plan.include, new_levels, draws, seed, _category(fit, category))
     sums = _stream(request, plan, chunk)
     estimates = sums.draws / sums.counts
     modes = is_draft(fit)
@@ -120,8 +123,10 @@ def poststratify(
         draws=estimates,
         population=sums.counts.mean(axis=0),
         plug_in=sums.modes / plan.groups.sums(plan.weights) if modes else None,
-        survey=respondents(fit.design.data, _response(fit), fit.design.trials, plan.groups.labels, sets),
-        outcome=fit.design.response_name,
+        survey=respondents(
+            fit.design.data, _response(fit, request.category), fit.design.trials, plan.groups.labels, sets
+        ),
+        outcome=fit.design.response_name if category is None else f"{fit.design.response_name} = {category}",
         engine=fit.engine,
         chains=_chains(fit, len(estimates)),
         notes=(DRAFT_NOTE.format(engine=fit.engine),) if modes else (),
@@ -144,9 +149,20 @@ def is_draft(fit: Fit) -> bool:
     return fit.engine.split()[0] in DRAFTS
 
 
-def _response(fit: Fit) -> NDArray[np.float64]:
+def _category(fit: Fit, category: str | None) -> int | None:
+    """Return the position of the wanted category of an ordered response, None for other responses."""
+    levels = fit.design.response_levels if len(fit.design.response_levels) > 2 else ()
+    if not levels and category is None:
+        return None
+    if category not in levels:
+        what = f"category={category!r} is not one of its categories" if levels else "the response has no categories"
+        raise DataError(f"{what}.\n  Categories of {fit.design.response_name!r}: {listing(levels) or 'none'}.")
+    return levels.index(category)
+
+
+def _response(fit: Fit, category: int | None) -> NDArray[np.float64]:
     assert fit.design.y is not None
-    return fit.design.y
+    return fit.design.y if category is None else (fit.design.y == category).astype(np.float64)
 
 
 def _chains(fit: Fit, draws: int) -> int:
@@ -309,6 +325,12 @@ class Request:
     new_levels: NewLevels
     draws: int | None
     seed: int
+    category: int | None = None
+
+    def share(self, expected: Any) -> NDArray[np.float64]:
+        """Return the expected response, of one category where there are several."""
+        values = np.asarray(expected)
+        return values if self.category is None else values[..., self.category]
 
 
 @dataclass(frozen=True)
@@ -379,7 +401,7 @@ def _sums_at_modes(request: Request, plan: Plan) -> NDArray[np.float64]:
     for start in range(0, len(plan.cells), CELLS_PER_DESIGN):
         rows = slice(start, min(start + CELLS_PER_DESIGN, len(plan.cells)))
         cells = plan.cells.iloc[rows].reset_index(drop=True)
-        sums += weights[:, rows] @ np.asarray(
+        sums += weights[:, rows] @ request.share(
             request.fit.predict(cells, new_levels=request.new_levels, include=request.include)
         )
     return sums
@@ -403,12 +425,14 @@ def _chunks(request: Request, plan: Plan, chunk: int | None) -> Iterator[tuple[s
     while start < n:
         stop = min(start + size, n)
         part = plan.cells.iloc[start:stop]
-        values = request.fit.epred_draws(
-            pd.concat([plan.ledger, part], ignore_index=True) if lead else part.reset_index(drop=True),
-            new_levels=request.new_levels,
-            include=request.include,
-            draws=request.draws,
-            seed=request.seed,
+        values = request.share(
+            request.fit.epred_draws(
+                pd.concat([plan.ledger, part], ignore_index=True) if lead else part.reset_index(drop=True),
+                new_levels=request.new_levels,
+                include=request.include,
+                draws=request.draws,
+                seed=request.seed,
+            )
         )[:, lead:]
         yield slice(start, stop), values.T
         size = chunk or max(1, CHUNK_VALUES // len(values))

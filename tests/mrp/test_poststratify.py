@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bayeslmm as blm
 from bayeslmm.errors import DataError, NewLevelsError
 from bayeslmm.formula.design import build_design
 from bayeslmm.mrp import streaming
@@ -254,3 +255,29 @@ def test_slopes_and_offsets_and_numbers_of_each_cell(poll, cells, link):
     np.testing.assert_allclose(
         poststratify(fit, PoststratFrame(table), by="state").draws, obvious(fit, table, "state"), rtol=1e-11
     )
+
+
+def test_the_categories_of_an_ordered_response_add_up():
+    """Shares of all categories are one; a category is asked for by name."""
+    rng = np.random.default_rng(0)
+    survey = pd.DataFrame({"state": rng.choice(["CA", "TX"], 400), "age": rng.choice(["old", "young"], 400)})
+    score = rng.logistic(size=400) + (survey["state"] == "CA")
+    survey["answer"] = pd.cut(score, [-np.inf, -0.5, 1.0, np.inf], labels=["no", "maybe", "yes"])
+    fit = blm.model("answer ~ age + (1 | state)", survey, family="cumulative").fit()
+    frame = PoststratFrame({"state": ["CA", "TX", "TX"], "age": ["old", "old", "young"], "n": [1, 2, 3]})
+    by_category = {
+        name: poststratify(fit, frame, by="state", category=name, draws=50, seed=1) for name in ("no", "maybe", "yes")
+    }
+    np.testing.assert_allclose(sum(part.draws for part in by_category.values()), 1.0)
+    np.testing.assert_allclose(sum(part.estimate for part in by_category.values()), 1.0)
+    np.testing.assert_allclose(sum(part.survey["raw"] for part in by_category.values()), 1.0)
+    assert by_category["yes"].outcome == "answer = yes"
+    with pytest.raises(DataError, match=r"category=None is not one of its categories(?s:.*)no, maybe, yes"):
+        poststratify(fit, frame)
+    with pytest.raises(DataError, match="category='si' is not one"):
+        poststratify(fit, frame, category="si")
+
+
+def test_a_response_without_categories_has_none(known_fit, cells):
+    with pytest.raises(DataError, match="the response has no categories"):
+        poststratify(known_fit(), PoststratFrame(cells), category="yes")
