@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,12 +158,10 @@ def forest_panels(comparison: Comparison, parameters: Sequence[str] | None = Non
         Thick lines hold half of the probability, thin ones the comparison's level; an estimate on the boundary has
         a point only.
     """
-    from matplotlib.figure import Figure
-
     names = list(comparison.frame.index if parameters is None else check_parameters(comparison.frame, parameters))
     columns = max(1, min(columns, len(names)))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows + 0.45), layout="constrained")
+    figure = new_figure(PANEL_WIDTH * columns, PANEL_HEIGHT * rows + 0.45)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, name in zip(axes, names, strict=False):
         _panel(ax, comparison.frame.loc[name], comparison.inner.loc[name])
@@ -349,6 +348,38 @@ def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of its own, outside pyplot, that a notebook shows as an image when it ends a cell.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        An empty figure.
+    """
+    return _picture()(figsize=(width, height), layout="constrained")
+
+
+@cache
+def _picture() -> type[Figure]:
+    """Return a Figure that knows its PNG: notebooks know plain ones only after pyplot has drawn."""
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Picture
 
 
 def clean(ax: Axes) -> None:

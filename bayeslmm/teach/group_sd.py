@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 
 from bayeslmm.frequentist.lmm_fit import fit_lmm
 from bayeslmm.likelihood.lmm import LmmKernel, solve
-from bayeslmm.report.plots import BLUE, ORANGE
+from bayeslmm.report.plots import BLUE, ORANGE, new_figure
 from bayeslmm.teach.scalar import kernel_of, scalar_term, sd_grid
 
 if TYPE_CHECKING:
@@ -86,11 +86,9 @@ class SdLikelihood:
         return ax
 
     def _repr_html_(self) -> str:
-        from matplotlib.figure import Figure
-
         from bayeslmm.report.html import figure_html
 
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        figure = new_figure(6.4, 4.0)
         self.plot(figure.subplots())
         return figure_html(figure, "Likelihood of the group standard deviation")
 

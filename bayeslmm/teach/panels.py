@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import DataError, did_you_mean, listing
-from bayeslmm.report.plots import BLUE, GREY, ORANGE
+from bayeslmm.report.plots import BLUE, GREY, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,15 +59,13 @@ def pooling(
     >>> [ax.get_title(loc="left") for ax in figure.axes[:2]]
     ['308 (10)', '332 (10)']
     """
-    from matplotlib.figure import Figure
-
     data = fit.design.data
     factor = fit.design.factors[0].name if factor is None else factor
     _check_numeric(data, x)
     labels = _group_labels(fit, factor)
     chosen = _choose(labels, groups)
     rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.5), layout="constrained")
+    figure = new_figure(PANEL[0] * columns, PANEL[1] * rows + 0.5)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     y = fit.design.y
     values = data[x].to_numpy(dtype=np.float64)

@@ -12,7 +12,7 @@ import pandas as pd
 from bayeslmm.errors import DataError, MissingDependencyError
 from bayeslmm.frequentist.lmm_fit import LmmFit
 from bayeslmm.likelihood.lmm import solve
-from bayeslmm.report.plots import BLUE, GREY, ORANGE
+from bayeslmm.report.plots import BLUE, GREY, ORANGE, new_figure
 from bayeslmm.teach.scalar import scalar_term
 
 if TYPE_CHECKING:
@@ -150,10 +150,7 @@ class Shrinkage:
             standard deviation grows, and where the REML estimate stands.
         """
         sd = self.estimate if sd is None else float(sd)
-        if figure is None:
-            from matplotlib.figure import Figure
-
-            figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+        figure = new_figure(9.0, 4.0) if figure is None else figure
         left, right = figure.subplots(1, 2, sharey=True)
         self._arrows(left, sd)
         self._paths(right, sd)

@@ -13,7 +13,7 @@ from bayeslmm.bayes.logposterior import log_posterior_of
 from bayeslmm.bayes.priors import Prior, as_prior
 from bayeslmm.errors import PriorError
 from bayeslmm.frequentist.lmm_fit import fit_lmm
-from bayeslmm.report.plots import BLUE, GREY, ORANGE
+from bayeslmm.report.plots import BLUE, GREY, ORANGE, new_figure
 from bayeslmm.teach.scalar import kernel_of, scalar_term, sd_grid
 
 if TYPE_CHECKING:
@@ -84,11 +84,9 @@ class PriorToPosterior:
         matplotlib.figure.Figure
             The likelihood is scaled to the height of the posterior.
         """
-        from matplotlib.figure import Figure
-
         columns = min(columns, len(self.priors))
         rows = -(-len(self.priors) // columns)
-        figure = Figure(figsize=(3.3 * columns, 2.6 * rows + 0.5), layout="constrained")
+        figure = new_figure(3.3 * columns, 2.6 * rows + 0.5)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         likelihood = self.frame["likelihood", ""]
         for ax, (label, prior) in zip(axes, self.priors.items(), strict=False):
