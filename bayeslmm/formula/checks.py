@@ -131,7 +131,8 @@ def check_distinct_factors(terms: Sequence[GroupTerm], text: str) -> None:
         shared = [effect for effect in second.effects if effect in first.effects]
         if shared and first.factor != second.factor and same_groups(first, second):
             raise DataError(
-                f"{first.factor!r} and {second.factor!r} split the rows in the same way, and {shared[0]} varies by both\n"
+                f"{first.factor!r} and {second.factor!r} split the rows in the same way, "
+                f"and {shared[0]} varies by both\n"
                 f"{underline(text, second.term.span)}\n"
                 f"  Their variances could not be told apart: leave {first.term} or {second.term} out."
             )

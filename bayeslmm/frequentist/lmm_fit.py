@@ -904,9 +904,7 @@ class LmmFit(Fit):
 
         return aicc(self)
 
-    def conditional_aic(
-        self, method: Literal["greven-kneib", "vaida-blanchard"] = "greven-kneib"
-    ) -> ConditionalAic:
+    def conditional_aic(self, method: Literal["greven-kneib", "vaida-blanchard"] = "greven-kneib") -> ConditionalAic:
         """Return the conditional AIC, which compares models for the groups in the data.
 
         Parameters
@@ -1332,7 +1330,7 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
     information = {} if fit.reml else {"AIC": fit.aic, "BIC": fit.bic, "logLik": fit.loglik, "deviance": fit.criterion}
     correlation = fit.vcov / np.outer(se, se) if len(se) > 1 else None
     return Summary(
-        title=f"Linear mixed model fit by {'REML' if fit.reml else 'maximum likelihood'}",
+        title=f"Linear {'mixed ' if fit.design.terms else ''}model fit by {'REML' if fit.reml else 'maximum likelihood'}",
         formula=fit.design.formula.text,
         criterion_name="REML criterion at convergence" if fit.reml else "Deviance at convergence",
         criterion=fit.criterion,

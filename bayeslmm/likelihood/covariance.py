@@ -453,7 +453,7 @@ class Layout:
             factor=ints(self.term_factor),
             column=ints([columns.start for columns in self.term_columns]),
             factor_k=widths,
-            template_start=np.concatenate([[0], np.cumsum(widths**2)[:-1]]).astype(np.int64),
+            template_start=np.cumsum(widths**2) - widths**2,
         )
 
     def flat_templates(self, theta: ArrayLike) -> NDArray[np.float64]:

@@ -281,3 +281,14 @@ def test_to_datatree_has_the_shared_dimensions(sleep_fit):
     assert posterior["b_Subject"].dims == ("chain", "draw", "Subject", "Subject_effect")
     assert posterior["corr_Subject"].dims == ("chain", "draw", "Subject_effect", "Subject_effect_bis")
     assert float(posterior["beta"].sel(coef="Days").mean()) == pytest.approx(10.467, abs=0.2)
+
+
+def test_without_random_terms_it_is_linear_regression():
+    frame = blm.datasets.load("sleepstudy")
+    fit = blm.lmer("Reaction ~ Days", frame)
+    X = np.column_stack([np.ones(len(frame)), frame["Days"]])
+    beta, rss, *_ = np.linalg.lstsq(X, frame["Reaction"].to_numpy())
+    np.testing.assert_allclose(fit.fixef, beta)
+    np.testing.assert_allclose(fit.sigma**2, rss[0] / 178)
+    np.testing.assert_allclose(fit.vcov, rss[0] / 178 * np.linalg.inv(X.T @ X))
+    assert "Linear model fit by REML" in str(fit.summary())
