@@ -88,7 +88,9 @@ def add_bambi_response(design: Design, family: Family, priors: Priors, eta: Tens
         kwargs[name] = thresholds(design, prior) if name == "threshold" else random_scalar(name, prior)
     if design.weights is not None:
         if family.name != "t":
-            raise FormulaError(f"prior weights have no meaning for the family {family.name!r}; give trials or an offset.")
+            raise FormulaError(
+                f"prior weights have no meaning for the family {family.name!r}; give trials or an offset."
+            )
         kwargs["sigma"] = kwargs["sigma"] / np.sqrt(design.weights)
     parent = theirs.likelihood.parent
     transform = getattr(theirs, "transform_backend_eta", None)
@@ -283,7 +285,8 @@ def log_density_bambi(
     if family.name == "t":
         from scipy.stats import t
 
-        return t.logpdf(y, post.draws("nu")[chosen, None], loc=mu, scale=student_scale(post, design, chosen))
+        scale = student_scale(post, design, chosen)
+        return np.asarray(t.logpdf(y, post.draws("nu")[chosen, None], loc=mu, scale=scale))
     size = 1.0 if design.trials is None else design.trials
     return family.loglik(y, mu, response_arguments(post, chosen), size)
 
@@ -322,7 +325,9 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
                 f"  Write ({term.term.columns} || {term.factor}) for independent effects, or use to_pymc()."
             )
         if is_homogeneous(term):
-            raise FormulaError(f"bambi cannot express {term.term}: each of its effects has a standard deviation of its own.")
+            raise FormulaError(
+                f"bambi cannot express {term.term}: each of its effects has a standard deviation of its own."
+            )
     if design.weights is not None:
         raise FormulaError("bambi cannot express prior weights of a mixed model; use to_pymc().")
     text = bambi_formula(design)

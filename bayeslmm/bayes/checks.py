@@ -106,10 +106,12 @@ def diagnose(post: Posterior) -> Diagnostics:
         "ess_bulk": worst_of(draws, "ess", largest=False, method="bulk"),
         "ess_tail": worst_of(draws, "ess", largest=False, method="tail", prob=(0.05, 0.95)),
     }
-    statistics = post.data["sample_stats"] if "sample_stats" in post.data.children else {}
-    divergences = int(statistics["diverging"].values.sum()) if "diverging" in statistics else 0
-    deepest = int(statistics["reached_max_treedepth"].values.sum()) if "reached_max_treedepth" in statistics else 0
-    bfmi = smallest_bfmi(statistics["energy"].values) if "energy" in statistics else float("nan")
+    statistics: Mapping[str, Any] = {}
+    if "sample_stats" in post.data.children:
+        statistics = {str(name): values.values for name, values in post.data["sample_stats"].data_vars.items()}
+    divergences = int(statistics["diverging"].sum()) if "diverging" in statistics else 0
+    deepest = int(statistics["reached_max_treedepth"].sum()) if "reached_max_treedepth" in statistics else 0
+    bfmi = smallest_bfmi(statistics["energy"]) if "energy" in statistics else float("nan")
     figures = {name: value for name, (value, _) in measures.items()}
     remedies = tuple(_remedies(post, figures, divergences, deepest, bfmi))
     return Diagnostics(
@@ -139,11 +141,14 @@ def flat_parameters(post: Posterior) -> Mapping[str, NDArray[np.float64]]:
         Parameters of the summary under "", group effects under their variable's name.
     """
     stacked = np.stack(list(post.parameters.values()), axis=-1)
-    effects = {f"b_{factor.name}": post.data["posterior"][f"b_{factor.name}"].values for factor in post.design.factors}
+    posterior = post.data["posterior"].to_dataset()
+    effects = {f"b_{factor.name}": posterior[f"b_{factor.name}"].values for factor in post.design.factors}
     return {"": stacked, **{name: values.reshape(*values.shape[:2], -1) for name, values in effects.items()}}
 
 
-def worst_of(draws: Mapping[str, NDArray[np.float64]], measure: str, *, largest: bool, **options: Any) -> tuple[float, str]:
+def worst_of(
+    draws: Mapping[str, NDArray[np.float64]], measure: str, *, largest: bool, **options: Any
+) -> tuple[float, str]:
     """Return the worst value of one of ArviZ's measures, and where it is.
 
     Parameters
@@ -207,17 +212,17 @@ def _account(figures: Mapping[str, float], divergences: int, post: Posterior) ->
     )
 
 
-def _remedies(
-    post: Posterior, figures: Mapping[str, float], divergences: int, deepest: int, bfmi: float
-) -> list[str]:
+def _remedies(post: Posterior, figures: Mapping[str, float], divergences: int, deepest: int, bfmi: float) -> list[str]:
     lines = []
     chains = post.data["posterior"].sizes["chain"]
     # The worst of many R-hats of a short run exceeds 1.01 by chance.
     if figures["rhat"] > MOST_RHAT + RHAT_NOISE / post.n_draws:
-        lines.append(f"Chains disagree (R-hat above {MOST_RHAT}): draw more, with a longer warm-up: tune=2000, draws=4000.")
+        lines.append(
+            f"Chains disagree (R-hat above {MOST_RHAT}): draw more, with a longer warm-up: tune=2000, draws=4000."
+        )
     if min(figures["ess_bulk"], figures["ess_tail"]) < LEAST_ESS_PER_CHAIN * chains:
         lines.append(
-            f"Fewer than {LEAST_ESS_PER_CHAIN * chains} effective draws: means are rough and interval ends rougher; draw more."
+            f"Fewer than {LEAST_ESS_PER_CHAIN * chains} effective draws: means are rough, interval ends rougher; draw more."
         )
     if divergences > 0:
         other = ', or engine="marginal"' if post.run.engine == "latent" and post.response.is_gaussian_identity else ""
@@ -282,7 +287,9 @@ def with_new_groups(design: Any) -> Any:
         Same rows, unseen levels.
     """
     terms = tuple(
-        replace(term, codes=term.codes + np.int32(len(term.levels)), new_levels=tuple(f"new {name}" for name in term.levels))
+        replace(
+            term, codes=term.codes + np.int32(len(term.levels)), new_levels=tuple(f"new {name}" for name in term.levels)
+        )
         for term in design.terms
     )
     return replace(design, terms=terms)
@@ -420,12 +427,13 @@ def log_likelihood_tree(post: Posterior, group: str | None = None) -> xr.DataTre
 
     shape = post.data["posterior"].sizes["chain"], post.data["posterior"].sizes["draw"]
     if group is None:
-        values, dim, labels = post.log_likelihood(), "obs", np.asarray(post.design.rows)
+        values, dim = post.log_likelihood(), "obs"
+        labels: list[Any] = list(post.design.rows)
     else:
         from bayeslmm.bayes.groups import group_log_likelihood
 
-        values, labels = group_log_likelihood(post, group)
-        dim = group
+        values, levels = group_log_likelihood(post, group)
+        dim, labels = group, list(levels)
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), dim: labels}
     pointwise = xr.Dataset({"y": (("chain", "draw", dim), values.reshape(*shape, -1))}, coords=coords)
     parameters = xr.Dataset({name: (("chain", "draw"), draws) for name, draws in post.parameters.items()})

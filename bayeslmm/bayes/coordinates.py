@@ -168,7 +168,11 @@ def coordinates(design: Design, priors: Priors, layout: Layout) -> Coordinates:
         The vector and its plan.
     """
     names: list[str] = []
-    x_start, n_sd, n_corr, corr, scale_at = [], [], [], [], []
+    x_start: list[int] = []
+    n_sd: list[int] = []
+    n_corr: list[int] = []
+    corr: list[tuple[float, float, float]] = []
+    scale_at: list[int] = []
     scale_priors: list[Prior] = []
     for t, term in enumerate(design.terms):
         structure = layout.covariances[t]

@@ -91,7 +91,7 @@ def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float6
     step = max(1, CHUNK_NUMBERS // len(factor.codes))
     for start in range(0, post.n_draws, step):
         chosen = np.arange(start, min(start + step, post.n_draws))
-        residual = design.y - post._linear(design, chosen, "error", others, None)
+        residual = np.asarray(design.y) - post._linear(design, chosen, "error", others, None)
         scaled = weights * residual
         square = by_level(factor, scaled * residual)
         moments = np.stack([by_level(factor, scaled * factor.Z[:, k]) for k in range(width)], axis=-1)

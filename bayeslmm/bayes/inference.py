@@ -180,11 +180,17 @@ def evaluate(node: ast.AST, values: Mapping[str, NDArray[np.float64]], text: str
         return OPERATORS[type(node.op)](*(evaluate(part, values, text, names) for part in (node.left, node.right)))
     if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
         return OPERATORS[type(node.op)](evaluate(node.operand, values, text, names))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS and len(node.args) == 1:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in FUNCTIONS
+        and len(node.args) == 1
+    ):
         return FUNCTIONS[node.func.id](evaluate(node.args[0], values, text, names))
     word = ast.unparse(node)
     raise ComparisonError(
-        f"the hypothesis {text!r} has no parameter {word!r}.\n  Parameters: {listing(names)}. {did_you_mean(word, names)}"
+        f"the hypothesis {text!r} has no parameter {word!r}.\n"
+        f"  Parameters: {listing(names)}. {did_you_mean(word, names)}".rstrip()
     )
 
 
@@ -212,7 +218,9 @@ def rope(post: Posterior, name: str, lower: float, upper: float) -> pd.Series:
     """
     if name not in post.parameters:
         hint = did_you_mean(name, post.parameters)
-        raise ComparisonError(f"there is no parameter {name!r}.\n  Parameters: {listing(post.parameters)}. {hint}".rstrip())
+        raise ComparisonError(
+            f"there is no parameter {name!r}.\n  Parameters: {listing(post.parameters)}. {hint}".rstrip()
+        )
     if not lower < upper:
         raise ComparisonError(f"the region from {lower} to {upper} is empty.")
     draws = post.parameters[name]
@@ -282,7 +290,9 @@ def bayes_r2(post: Posterior) -> NDArray[np.float64]:
     return explained / (explained + residual)
 
 
-def compare_models(posteriors: Mapping[str, Posterior], *, group: str | None = None, method: str = "stacking") -> pd.DataFrame:
+def compare_models(
+    posteriors: Mapping[str, Posterior], *, group: str | None = None, method: str = "stacking"
+) -> pd.DataFrame:
     """Rank posteriors of the same rows by expected log predictive density, with model weights, through ArviZ.
 
     Parameters
@@ -316,6 +326,6 @@ def compare_models(posteriors: Mapping[str, Posterior], *, group: str | None = N
         raise ComparisonError("compare_models() needs at least two posteriors.")
     first = next(iter(posteriors.values()))
     for name, post in posteriors.items():
-        if not np.array_equal(post.design.y, first.design.y):
+        if not np.array_equal(np.asarray(post.design.y), np.asarray(first.design.y)):
             raise ComparisonError(f"{name!r} rests on other rows or another response; fit all models to the same data.")
     return compare({name: log_likelihood_tree(post, group) for name, post in posteriors.items()}, method=method)

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design, Factor, GroupTerm
 
 
-def build_pymc_model(
-    design: Design, family: Family, priors: Priors, *, centred: Sequence[str] = ()
-) -> pm.Model:
+def build_pymc_model(design: Design, family: Family, priors: Priors, *, centred: Sequence[str] = ()) -> pm.Model:
     """Return the hierarchical model in PyMC.
 
     Parameters
@@ -80,7 +78,7 @@ def model_coords(design: Design) -> dict[str, Sequence[Any]]:
         coords[factor.name] = list(factor.levels)
         coords[f"{factor.name}_effect"] = list(factor.effects)
         coords[f"{factor.name}_effect_bis"] = list(factor.effects)
-    coords[obs_dim(design)] = np.asarray(design.rows)
+    coords[obs_dim(design)] = list(design.rows)
     return coords
 
 

@@ -73,7 +73,20 @@ structref.define_proxy(State, StateType, list(FIELDS))
 
 @compiled
 def new_state(  # type: ignore[no-untyped-def]
-    structure, work, rhs, gram, plan, V, W_sampled, origin, prior_mean, prior_precision, constant, n_rows, centre, spread
+    structure,
+    work,
+    rhs,
+    gram,
+    plan,
+    V,
+    W_sampled,
+    origin,
+    prior_mean,
+    prior_precision,
+    constant,
+    n_rows,
+    centre,
+    spread,
 ):
     """Make a `State`; the compiled constructor is cached on disk."""
     return State(
@@ -211,8 +224,8 @@ def whitened_log_posterior(e, w):  # type: ignore[no-untyped-def]
 def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, values):  # type: ignore[no-untyped-def]
     """Draw coefficients and group effects from their exact conditional at each of the `points` (S, d).
 
-    Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order, from
-    standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
+    Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order,
+    from standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
     """
     size, r = e.V.shape
     q = e.rhs.shape[0]
@@ -314,7 +327,9 @@ class LogPosterior:
         work = self.kernel.new_workspace()
         return new_state(self.kernel.analysis.structure, work, *self.fields, centre, spread)
 
-    def value_and_gradient(self, x: NDArray[np.float64], state: State | None = None) -> tuple[float, NDArray[np.float64]]:
+    def value_and_gradient(
+        self, x: NDArray[np.float64], state: State | None = None
+    ) -> tuple[float, NDArray[np.float64]]:
         """Return the log posterior density of x, normalised up to the evidence, and its gradient.
 
         Parameters
@@ -402,7 +417,9 @@ def log_posterior_of(design: Design, priors: Priors, kernel: LmmKernel) -> LogPo
     chosen = [priors.coefficients[i] for i in integrated]
     is_flat = np.array([prior.name == "Flat" for prior in chosen], dtype=bool)
     mean = np.array([0.0 if prior.name == "Flat" else prior.args["mu"] for prior in chosen], dtype=np.float64)
-    precision = np.array([0.0 if prior.name == "Flat" else prior.args["sigma"] ** -2 for prior in chosen], dtype=np.float64)
+    precision = np.array(
+        [0.0 if prior.name == "Flat" else prior.args["sigma"] ** -2 for prior in chosen], dtype=np.float64
+    )
     constant = (
         0.5 * products.sum_log_weights
         - 0.5 * (kernel.n_rows - int(is_flat.sum())) * log(2 * pi)

@@ -136,7 +136,9 @@ def find_mode(density: LogPosterior) -> Mode:
             "  Is there a column of very large numbers, or a prior that excludes all plausible values?"
         )
     bounds = [(value - FARTHEST, value + FARTHEST) for value in start]
-    bounds[density.size - len(density.coordinates.plan.sampled) :] = [(None, None)] * len(density.coordinates.plan.sampled)
+    bounds[density.size - len(density.coordinates.plan.sampled) :] = [(None, None)] * len(
+        density.coordinates.plan.sampled
+    )
     found = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-6, "ftol": 1e-13})
     began = time.perf_counter()
     spread = axes_at(found.x, negative)
@@ -336,7 +338,7 @@ def one_blas_thread(active: bool) -> Iterator[None]:
     """
     if active:
         try:
-            from threadpoolctl import threadpool_limits
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
         except ImportError:
             active = False
     if not active:
@@ -408,7 +410,13 @@ def conditional_draws(
         except IndexError:
             state = density.state()
         draw_effects(
-            state, points[part], rng.standard_normal((count, r)), rng.standard_normal((count, q)), gamma, flat, values[part]
+            state,
+            points[part],
+            rng.standard_normal((count, r)),
+            rng.standard_normal((count, q)),
+            gamma,
+            flat,
+            values[part],
         )
         states.append(state)
         beta[part] = density.coefficients(gamma, points[part])
@@ -421,9 +429,7 @@ def conditional_draws(
         futures = [pool.submit(work, start, stream, states) for start, stream in zip(starts, streams, strict=True)]
         wait_for(futures, len(points), progress)
     names = [factor.name for factor in density.design.factors]
-    effects = {
-        name: block.reshape(chains, draws, *block.shape[1:]) for name, block in zip(names, blocks, strict=True)
-    }
+    effects = {name: block.reshape(chains, draws, *block.shape[1:]) for name, block in zip(names, blocks, strict=True)}
     return beta.reshape(chains, draws, -1), effects, values.reshape(chains, draws)
 
 

@@ -145,7 +145,7 @@ def check_sampler(sampler: str) -> None:
     missing = [name for name in SAMPLERS[sampler] if find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
-            f"sampler={sampler!r} needs {' and '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed.\n"
+            f"sampler={sampler!r} needs {' and '.join(missing)}, not installed here.\n"
             f"  python -m pip install {' '.join(SAMPLERS[sampler])}"
         )
 
@@ -245,13 +245,15 @@ def run_pymc(
 
     with model:
         return pm.sample(
-            nuts_sampler=sampler, random_seed=seed, progressbar=progress, nuts={"target_accept": target_accept}, **settings
+            nuts_sampler=sampler,
+            random_seed=seed,
+            progressbar=progress,
+            nuts={"target_accept": target_accept},
+            **settings,
         )
 
 
-def relabel(
-    tree: xr.DataTree, design: Design, priors: Priors, wanted: int
-) -> tuple[xr.DataTree, tuple[str, ...]]:
+def relabel(tree: xr.DataTree, design: Design, priors: Priors, wanted: int) -> tuple[xr.DataTree, tuple[str, ...]]:
     """Return PyMC's draws under the names and dimensions all engines share.
 
     Parameters

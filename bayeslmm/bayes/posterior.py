@@ -209,10 +209,8 @@ class Posterior(Fit):
                 term = self.design.terms[index]
                 part = slice(at, at + len(term.effects))
                 at = part.stop
-                correlated = corr is not None and self.priors.corr(index) is not None
-                entries.append(
-                    VarCorrEntry(factor.name, term.effects, sd[part], corr[part, part] if correlated else None)
-                )
+                own = None if corr is None or self.priors.corr(index) is None else corr[part, part]
+                entries.append(VarCorrEntry(factor.name, term.effects, sd[part], own))
         has_sigma = "sigma" in self.data["posterior"].data_vars
         return VarCorr(tuple(entries), self.sigma if has_sigma else None)
 
@@ -743,9 +741,7 @@ def checked_level(level: float) -> float:
     return level
 
 
-def parameter_draws(
-    design: Design, posterior: xr.Dataset, priors: Priors
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield name and draws of coefficients, SDs and correlations term by term, then sigma and what else there is.
 
     Parameters
@@ -807,7 +803,7 @@ def row_chunks(design: Design, step: int) -> Iterator[Design]:
         return
     for start in range(0, n, step):
         part = slice(start, start + step)
-        arrays = {
+        arrays: dict[str, Any] = {
             name: None if getattr(design, name) is None else getattr(design, name)[part]
             for name in ("y", "X", "weights", "offset", "rows", "trials")
         }
@@ -958,7 +954,9 @@ def missing_rows(design: Design) -> tuple[str, ...]:
     notes = []
     if design.missing:
         parts = ", ".join(f"{name}: {count}" for name, count in design.missing.items())
-        notes.append(f"{design.n_total - len(design.rows)} of {design.n_total} rows left out for missing values ({parts})")
+        notes.append(
+            f"{design.n_total - len(design.rows)} of {design.n_total} rows left out for missing values ({parts})"
+        )
     if design.dropped_columns:
         notes.append(f"columns left out because others determine them: {', '.join(design.dropped_columns)}")
     return tuple(notes)

@@ -185,6 +185,26 @@ def _number(value: Any) -> str:
     return f"{float(array):.4g}" if array.ndim == 0 else np.array2string(array, precision=4, separator=", ")
 
 
+def with_parameters(name: str, parameters: Mapping[str, Any], dist: Callable[..., Any] | None = None) -> Prior:
+    """Return a prior from a mapping of its parameters.
+
+    Parameters
+    ----------
+    name : str
+        The family.
+    parameters : mapping
+        Its parameters.
+    dist : callable, optional
+        Makes the PyMC distribution itself.
+
+    Returns
+    -------
+    Prior
+        The prior.
+    """
+    return Prior(name, False, dist, **parameters)
+
+
 def as_prior(value: Any, where: str) -> Prior:
     """Return a Prior from ours, bambi's (by its `name` and `args`), or a plain number's absence.
 
@@ -218,7 +238,7 @@ def as_prior(value: Any, where: str) -> Prior:
             key: as_prior(item, where) if isinstance(getattr(item, "args", None), Mapping) else item
             for key, item in args.items()
         }
-        return Prior(name, dist=getattr(value, "dist", None), **inner)
+        return with_parameters(name, inner, getattr(value, "dist", None))
     raise PriorError(
         f"the prior of {where!r} is {value!r}, a {type(value).__name__}, not a prior.\n"
         '  Write for example blm.Prior("HalfNormal", sigma=5).'
@@ -280,7 +300,7 @@ def checked(prior: Prior, where: str, support: str | None = None) -> Prior:
         raise PriorError(f"the prior of {where!r} is {prior!r}: lower must be below upper.")
     if prior.name == "Uniform" and support == "positive" and args["lower"] < 0:
         raise PriorError(f"the prior of {where!r} is {prior!r}, but a standard deviation is never below 0.")
-    return Prior(prior.name, **{key: args[key] for key in family.parameters})
+    return with_parameters(prior.name, {key: args[key] for key in family.parameters})
 
 
 def replace_name(prior: Prior, name: str) -> Prior:
@@ -308,7 +328,7 @@ def _check_pymc_knows(prior: Prior, where: str) -> None:
     if find_spec("pymc") is not None:
         import pymc as pm
 
-        known = {name: FAMILIES["Flat"] for name in pm.distributions.__all__} | dict(FAMILIES)
+        known = dict.fromkeys(pm.distributions.__all__, FAMILIES["Flat"]) | dict(FAMILIES)
     if prior.name not in known:
         hint = did_you_mean(prior.name, known)
         raise PriorError(
@@ -475,7 +495,9 @@ class Priors:
             if entry.name == name:
                 return entry.prior
         names = [entry.name for entry in self.entries]
-        raise PriorError(f"there is no parameter {name!r}.\n  Parameters: {listing(names)}. {did_you_mean(name, names)}")
+        raise PriorError(
+            f"there is no parameter {name!r}.\n  Parameters: {listing(names)}. {did_you_mean(name, names)}"
+        )
 
     @property
     def coefficients(self) -> tuple[Prior, ...]:
@@ -653,7 +675,10 @@ def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
     for name, column in zip(design.coef_names, design.X.T, strict=True):
         if name == "Intercept":
             yield PriorEntry(
-                name, "intercept", Prior("Normal", mu=centre, sigma=SLOPE_WIDTH * scale), f"{words.centre}, 2.5 {words.scale}"
+                name,
+                "intercept",
+                Prior("Normal", mu=centre, sigma=SLOPE_WIDTH * scale),
+                f"{words.centre}, 2.5 {words.scale}",
             )
             continue
         spread, spread_word = column_scale(column)
@@ -846,9 +871,7 @@ def _rank(key: str, keys: Mapping[str, tuple[int, tuple[int, ...]]]) -> int:
     return keys[key][0] if key in keys else 9
 
 
-def _apply(
-    entries: list[PriorEntry], keys: Mapping[str, tuple[int, tuple[int, ...]]], key: str, value: Any
-) -> None:
+def _apply(entries: list[PriorEntry], keys: Mapping[str, tuple[int, tuple[int, ...]]], key: str, value: Any) -> None:
     if key not in keys:
         raise PriorError(
             f"there is no parameter {key!r} to give a prior to.\n"
@@ -882,6 +905,9 @@ def _split(prior: Prior, count: int, key: str) -> list[Prior]:
     if not sizes:
         return [prior] * count
     if sizes != {count}:
-        raise PriorError(f"the prior of {key!r} is {prior!r}: it stands for {count} parameters, so give 1 or {count} values.")
+        raise PriorError(
+            f"the prior of {key!r} is {prior!r}: it stands for {count} parameters, so give 1 or {count} values."
+        )
     dealt = {name: np.broadcast_to(np.asarray(value).ravel(), count) for name, value in prior.args.items()}
-    return [Prior(prior.name, dist=prior.dist, **{name: float(v[i]) for name, v in dealt.items()}) for i in range(count)]
+    parameters = [{name: float(values[i]) for name, values in dealt.items()} for i in range(count)]
+    return [with_parameters(prior.name, own, prior.dist) for own in parameters]

@@ -79,7 +79,9 @@ class SplitT:
         size = w.shape[1]
         scale = np.where(w < 0, self.left, self.right)
         square = np.square(w / scale).sum(axis=1)
-        constant = gammaln((self.degrees + size) / 2) - gammaln(self.degrees / 2) - size / 2 * np.log(self.degrees * np.pi)
+        constant = (
+            gammaln((self.degrees + size) / 2) - gammaln(self.degrees / 2) - size / 2 * np.log(self.degrees * np.pi)
+        )
         return constant - np.log(scale).sum(axis=1) - (self.degrees + size) / 2 * np.log1p(square / self.degrees)
 
 

@@ -91,7 +91,7 @@ def log_density_of_rows(
     """
     if post.response.is_gaussian_identity:
         scale = residual_scale(post, design, chosen)
-        return -0.5 * np.square((design.y - eta) / scale) - np.log(scale) - 0.5 * np.log(2 * np.pi)
+        return -0.5 * np.square((np.asarray(design.y) - eta) / scale) - np.log(scale) - 0.5 * np.log(2 * np.pi)
     from bayeslmm.bayes.bambi import log_density_bambi
 
     return log_density_bambi(post, design, eta, chosen)

@@ -101,7 +101,9 @@ def random_values(prior: Prior, name: str, rng: np.random.Generator, count: int)
     return RANDOM[prior.name](rng, prior.args, count)
 
 
-def correlation_roots(term: GroupTerm, prior: Prior | None, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+def correlation_roots(
+    term: GroupTerm, prior: Prior | None, rng: np.random.Generator, count: int
+) -> NDArray[np.float64]:
     """Return Cholesky roots of correlation matrices drawn from LKJ.
 
     Parameters
@@ -168,9 +170,11 @@ def prior_draws(design: Design, family: Family, priors: Priors, count: int, seed
         The draws.
     """
     rng = np.random.default_rng(seed)
-    beta = np.column_stack(
-        [random_values(prior, name, rng, count) for name, prior in zip(design.coef_names, priors.coefficients, strict=True)]
-    ) if design.coef_names else np.zeros((count, 0))  # fmt: skip
+    columns = [
+        random_values(prior, name, rng, count)
+        for name, prior in zip(design.coef_names, priors.coefficients, strict=True)
+    ]
+    beta = np.column_stack(columns) if columns else np.zeros((count, 0))
     if has_intercept(design):
         slopes = np.array([name != "Intercept" for name in design.coef_names])
         beta[:, ~slopes] -= (beta[:, slopes] @ design.X.mean(axis=0)[slopes])[:, None]
@@ -270,8 +274,8 @@ def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64])
     spread = float(np.ptp(observed))
     if spread > 0 and width > ABSURD * spread:
         warnings.warn(
-            f"the prior expects responses spread over {width:.3g} where the data span {spread:.3g}: the priors are far too "
-            "wide for the unit of the response.",
+            f"the prior expects responses spread over {width:.3g} where the data span {spread:.3g}: the priors are far "
+            "too wide for the unit of the response.",
             DataWarning,
             stacklevel=3,
         )
@@ -322,10 +326,11 @@ class Calibration:
         return pd.DataFrame.from_dict(rows, orient="index", columns=["chisq", "p"])
 
     def __repr__(self) -> str:
-        return f"Simulation-based calibration, {len(self.ranks)} data sets, ranks among {self.n_draws} draws\n{self.uniformity()}"
+        title = f"Simulation-based calibration, {len(self.ranks)} data sets, ranks among {self.n_draws} draws"
+        return f"{title}\n{self.uniformity()}"
 
 
-def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, engine: str | None = None) -> Calibration:
+def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, engine: Any = None) -> Calibration:
     """Check the sampler by simulation: draw truths from the prior, data from the truths, and rank the truths.
 
     Parameters
@@ -365,7 +370,9 @@ def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, eng
             progress=False, cores=1,
         )  # fmt: skip
         values = true_values(post, truth, i)
-        rows.append({name: int((d.ravel()[::4] < values[name]).sum()) for name, d in post.parameters.items() if name in values})
+        rows.append(
+            {name: int((d.ravel()[::4] < values[name]).sum()) for name, d in post.parameters.items() if name in values}
+        )
     return Calibration(pd.DataFrame(rows), draws)
 
 

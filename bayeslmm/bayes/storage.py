@@ -77,7 +77,14 @@ def write_parts(post: Posterior, folder: Path) -> None:
         "run": asdict(post.run),
         "centred": post.priors.centred,
         "priors": [
-            {"name": e.name, "kind": e.kind, "term": e.term, "note": e.note, "prior": e.prior.name, "args": plain(e.prior.args)}
+            {
+                "name": e.name,
+                "kind": e.kind,
+                "term": e.term,
+                "note": e.note,
+                "prior": e.prior.name,
+                "args": plain(e.prior.args),
+            }
             for e in post.priors
         ],
         "n_total": int(design.n_total),
@@ -86,7 +93,9 @@ def write_parts(post: Posterior, folder: Path) -> None:
     }
     (folder / "model.json").write_text(json.dumps(record), encoding="utf-8")
     design.data.to_parquet(folder / "data.parquet")
-    arrays = {name: getattr(design, name) for name in ("rows", "weights", "offset") if getattr(design, name) is not None}
+    arrays = {
+        name: getattr(design, name) for name in ("rows", "weights", "offset") if getattr(design, name) is not None
+    }
     np.savez(folder / "rows.npz", **arrays)
     post.data.to_netcdf(folder / "draws.nc")
 
@@ -160,7 +169,9 @@ def read_parts(folder: Path, name: str) -> Posterior:
     if record.get("format") != FORMAT:
         raise DataError(f"{name!r} is not a posterior that save() wrote.")
     if record["version"] > VERSION:
-        raise DataError(f"{name!r} was written by a later version of bayeslmm; update it: python -m pip install -U bayeslmm")
+        raise DataError(
+            f"{name!r} was written by a later version of bayeslmm; update it: python -m pip install -U bayeslmm"
+        )
     family = as_family(record["family"]["name"], record["family"]["link"])
     with np.load(folder / "rows.npz", allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in stored.files}

@@ -21,7 +21,9 @@ PROPER = [
 ]
 
 
-@pytest.mark.parametrize(("prior", "reference"), PROPER, ids=lambda value: str(value) if isinstance(value, Prior) else "")
+@pytest.mark.parametrize(
+    ("prior", "reference"), PROPER, ids=lambda value: str(value) if isinstance(value, Prior) else ""
+)
 def test_log_density_is_scipys(prior, reference):
     x = np.array([-1.0, 0.3, 1.7, 3.9, 40.0])
     with np.errstate(divide="ignore"):
@@ -38,7 +40,9 @@ def test_log_density_integrates_to_one(prior):
     assert total == pytest.approx(1, abs=1e-7)
 
 
-@pytest.mark.parametrize("prior", [prior for prior, _ in PROPER] + [Prior("SqrtInverseGamma", alpha=2, beta=3)], ids=str)
+@pytest.mark.parametrize(
+    "prior", [prior for prior, _ in PROPER] + [Prior("SqrtInverseGamma", alpha=2, beta=3)], ids=str
+)
 def test_derivative_is_the_slope(prior):
     from bayeslmm.bayes.priors import checked
 

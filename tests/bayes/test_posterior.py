@@ -77,7 +77,9 @@ def test_new_levels_have_one_meaning(post):
 def test_row_chunks_are_the_design_in_pieces(post):
     parts = list(row_chunks(post.design, 50))
     assert [len(part.X) for part in parts] == [50, 50, 50, 30]
-    np.testing.assert_array_equal(np.concatenate([part.factors[0].codes for part in parts]), post.design.factors[0].codes)
+    np.testing.assert_array_equal(
+        np.concatenate([part.factors[0].codes for part in parts]), post.design.factors[0].codes
+    )
 
 
 def test_log_likelihood_and_loo(post):
@@ -89,13 +91,15 @@ def test_log_likelihood_and_loo(post):
 
 
 def test_group_likelihood_is_the_dense_one(post):
-    values, levels = group_log_likelihood(post, "Subject")
+    values, _ = group_log_likelihood(post, "Subject")
     assert values.shape == (600, 18)
     design, factor = post.design, post.design.factors[0]
     for draw, j in ((0, 0), (7, 5), (599, 17)):
         rows = factor.codes == j
         covariance = post.effect_covariances()["Subject"][draw]
-        V = factor.Z[rows] @ covariance @ factor.Z[rows].T + np.diag(post.draws("sigma")[draw] ** 2 / design.weights[rows])
+        V = factor.Z[rows] @ covariance @ factor.Z[rows].T + np.diag(
+            post.draws("sigma")[draw] ** 2 / design.weights[rows]
+        )
         mean = design.X[rows] @ post.draws("beta")[draw]
         assert values[draw, j] == pytest.approx(stats.multivariate_normal.logpdf(design.y[rows], mean, V), rel=1e-9)
     assert post.loo(group="Subject").elpd < post.loo().elpd
@@ -107,7 +111,9 @@ def test_compare_models_prefers_the_model_with_slopes(post, frame):
     smaller = blm.model("Reaction ~ Days + (1 | Subject)", frame).sample(draws=200, chains=2, seed=1, progress=False)
     table = compare_models({"slopes": post, "intercepts": smaller})
     assert table.index[0] == "slopes"
-    other = blm.model("Reaction ~ Days + (1 | Subject)", frame.head(100)).sample(draws=50, chains=1, seed=1, progress=False)
+    other = blm.model("Reaction ~ Days + (1 | Subject)", frame.head(100)).sample(
+        draws=50, chains=1, seed=1, progress=False
+    )
     with pytest.raises(ComparisonError, match="other rows"):
         compare_models({"a": post, "b": other})
 
@@ -141,7 +147,9 @@ def test_replications_given_the_groups_and_for_new_ones(post):
     given, new = post.ppc(100), post.ppc(100, marginal=True)
     assert given["posterior_predictive"]["y"].shape == (1, 100, 180)
     observed = post.design.y
-    error = [np.abs(tree["posterior_predictive"]["y"].values[0].mean(axis=0) - observed).mean() for tree in (given, new)]
+    error = [
+        np.abs(tree["posterior_predictive"]["y"].values[0].mean(axis=0) - observed).mean() for tree in (given, new)
+    ]
     assert error[0] < error[1]
     np.testing.assert_array_equal(given["posterior_predictive"]["y"], post.ppc(100)["posterior_predictive"]["y"])
     with pytest.raises(DataError, match="Did you mean 'rootogram'"):

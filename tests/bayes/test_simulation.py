@@ -14,7 +14,17 @@ def sleep():
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_values_follow_the_density(name):
-    values = {"nu": 4.0, "mu": 0.5, "sigma": 1.5, "alpha": 3.0, "beta": 2.0, "b": 2.0, "lam": 0.5, "lower": 1.0, "upper": 3.0}
+    values = {
+        "nu": 4.0,
+        "mu": 0.5,
+        "sigma": 1.5,
+        "alpha": 3.0,
+        "beta": 2.0,
+        "b": 2.0,
+        "lam": 0.5,
+        "lower": 1.0,
+        "upper": 3.0,
+    }
     from bayeslmm.bayes.priors import FAMILIES
 
     prior = Prior(name, **{key: values[key] for key in FAMILIES[name].parameters})

@@ -29,9 +29,7 @@ MODELS = {
 
 
 def smallest_ess(draws) -> float:
-    values = [
-        array_stats.ess(v.reshape(*v.shape[:2], -1), chain_axis=0, draw_axis=1, method="bulk") for v in draws
-    ]
+    values = [array_stats.ess(v.reshape(*v.shape[:2], -1), chain_axis=0, draw_axis=1, method="bulk") for v in draws]
     return float(np.nanmin(np.concatenate([np.ravel(v) for v in values])))
 
 
@@ -56,7 +54,10 @@ def run_bambi(formula: str, data: str):
 
 
 def report(name: str, call: str, seconds: float, ess: float, engine: str) -> None:
-    print(f"{name:12s} {engine:30s} {call:7s} {seconds:8.2f} s  min ESS {ess:7.0f}  {ess / seconds:9.1f} per s", flush=True)
+    print(
+        f"{name:12s} {engine:30s} {call:7s} {seconds:8.2f} s  min ESS {ess:7.0f}  {ess / seconds:9.1f} per s",
+        flush=True,
+    )
 
 
 def main() -> None:
