@@ -723,8 +723,8 @@ class GlmmFit(Fit):
         --------
         >>> import bayeslmm as blm
         >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
-        >>> round(fit.refit(fit.design.y).loglik - fit.loglik, 6)
-        0.0
+        >>> abs(fit.refit(fit.design.y).loglik - fit.loglik) < 1e-8
+        True
         """
         design = replace(self.design, y=np.asarray(y, dtype=np.float64))
         return fit_glmm(
@@ -748,8 +748,8 @@ class GlmmFit(Fit):
         --------
         >>> import bayeslmm as blm
         >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
-        >>> "over-dispersion" in str(fit.audit())
-        True
+        >>> fit.audit()
+        Nothing stands out.
         """
         from bayeslmm.frequentist.glmm_checks import audit
 
