@@ -224,7 +224,7 @@ def quantile_plot(quantiles: Quantiles, *, most: int = 3, ax: Axes | None = None
         markeredgewidth=0,
         label=f"outside ({out.sum():,})",
     )
-    distance = np.where(out, np.maximum(y - high, low - y), -np.inf)
+    distance = np.where(out, np.abs(y - x), -np.inf)
     _name_largest(ax, x, y, distance, quantiles.labels, min(most, int(out.sum())))
     handles, names = ax.get_legend_handles_labels()
     shown = len(handles) if out.any() else 1

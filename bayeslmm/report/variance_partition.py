@@ -137,5 +137,5 @@ def variance_partition(
         for factor in design.factors
     }
     residual = sigma**2 * (1.0 if design.weights is None else float(np.mean(1.0 / design.weights)))
-    fixed = float(np.var(design.X @ beta, ddof=1)) if design.n > 1 else 0.0
+    fixed = float(np.var((design.X - design.X.mean(axis=0)) @ beta, ddof=1)) if design.n > 1 else 0.0
     return VariancePartition(fixed, pd.Series(random, dtype=float), float(residual))
