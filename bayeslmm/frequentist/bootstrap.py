@@ -241,7 +241,7 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
     response = np.array(y, dtype=np.float64)
     if response.shape != (fit.n_obs,):
         dropped = fit.design.n_total - fit.n_obs
-        hint = f"\n  The fit left out {dropped:,} of {fit.design.n_total:,} rows: pass y[fit.design.rows]." * (dropped > 0)
+        hint = f"\n  {dropped:,} rows of the data were left out: pass y[fit.design.rows]." if dropped else ""
         raise DataError(f"the new response has shape {response.shape}; the fit has {fit.n_obs:,} rows.{hint}")
     if not np.isfinite(response).all():
         raise DataError(f"the new response is not finite in {np.count_nonzero(~np.isfinite(response)):,} rows.")
@@ -311,6 +311,7 @@ def bootstrap(
     """
     if n < 1:
         raise ComparisonError(f"n={n}: at least one replicate is needed.")
+    compute: _ParameterReplicate | _StatisticReplicate
     if statistic is None:
         names, _ = parameter_names(fit.design, fit.kernel.layout)
         compute = _ParameterReplicate(fit, keep_effects, studentise)
@@ -318,8 +319,8 @@ def bootstrap(
     else:
         if studentise:
             raise ComparisonError("studentise=True works on the model's parameters, not on a statistic of your own.")
-        compute = _StatisticReplicate(fit, keep_effects, statistic)
-        labels = compute.labels
+        own = _StatisticReplicate(fit, keep_effects, statistic)
+        compute, labels = own, own.labels
     results = run_replicates(compute, n, seed=seed, workers=workers, progress=progress, label="bootstrap")
     return _collect(fit, compute, results, labels)
 
@@ -541,7 +542,8 @@ def check_parameters(known: list[str], wanted: str | list[str] | tuple[str, ...]
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names:
         if name not in known:
+            hint = did_you_mean(name, known)
             raise ComparisonError(
-                f"there is no parameter {name!r}.\n  Parameters: {listing(known, 30)}. {did_you_mean(name, known)}".rstrip()
+                f"there is no parameter {name!r}.\n  Parameters: {listing(known, 30)}. {hint}".rstrip()
             )
     return names

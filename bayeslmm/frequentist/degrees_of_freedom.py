@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
@@ -94,9 +95,7 @@ def _pool(df: NDArray[np.float64]) -> float:
     return 2 * expectation / (expectation - len(df))
 
 
-def satterthwaite(
-    kernel: LmmKernel, solution: Solution, parameter_cov: NDArray[np.float64]
-) -> Satterthwaite:
+def satterthwaite(kernel: LmmKernel, solution: Solution, parameter_cov: NDArray[np.float64]) -> Satterthwaite:
     """Compute how the covariance of the coefficients moves with the variance parameters.
 
     Parameters
@@ -215,7 +214,7 @@ def between_within_df(design: Design) -> NDArray[np.float64]:
     Schluchter & Elashoff (1990), *J. Stat. Comput. Simul.* 37(1-2); Pinheiro & Bates (2000), section 2.4.2.
     """
     factors = sorted(design.factors, key=lambda factor: len(factor.levels))
-    for outer, inner in zip(factors[:-1], factors[1:], strict=True):
+    for outer, inner in pairwise(factors):
         if not is_nested(inner.codes, outer.codes):
             raise ComparisonError(
                 f"between-within degrees of freedom need nested grouping factors; {inner.name!r} and {outer.name!r} "

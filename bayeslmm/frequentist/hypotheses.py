@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -104,7 +104,7 @@ def _with_relation(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def test_hypothesis(
+def hypothesis_test(
     design: Design,
     beta: NDArray[np.float64],
     method: Denominator,
@@ -153,9 +153,6 @@ def test_hypothesis(
         index=list(found.labels),
     )
     return HypothesisTest(frame, f_test(found.L, beta, method, found.rhs), method.title)
-
-
-test_hypothesis.__test__ = False  # type: ignore[attr-defined]  # a verb of the field, not a pytest function
 
 
 def read_hypotheses(
@@ -353,7 +350,7 @@ def _touches_word(text: str, at: int) -> bool:
     return at < len(text) and _is_word(text[at])
 
 
-def _fail_unknown(text: str, at: int, names: Sequence[str], dropped: Sequence[str]) -> None:
+def _fail_unknown(text: str, at: int, names: Sequence[str], dropped: Sequence[str]) -> NoReturn:
     match = re.compile(r"[^\s+\-*/(),=]+").match(text, at)
     end = match.end() if match else at + 1
     for name in sorted(dropped, key=len, reverse=True):
@@ -362,7 +359,7 @@ def _fail_unknown(text: str, at: int, names: Sequence[str], dropped: Sequence[st
     _fail_name(text, (at, end), text[at:end], names, dropped)
 
 
-def _fail_name(text: str, span: tuple[int, int], name: str, names: Sequence[str], dropped: Sequence[str]) -> None:
+def _fail_name(text: str, span: tuple[int, int], name: str, names: Sequence[str], dropped: Sequence[str]) -> NoReturn:
     if name in dropped:
         raise ComparisonError(
             f"the coefficient of {name!r} is not estimable: other columns of X determine it\n{underline(text, span)}"
@@ -399,7 +396,7 @@ class _Reader:
             return True
         return False
 
-    def fail(self, problem: str) -> None:
+    def fail(self, problem: str) -> NoReturn:
         span = self.tokens[self.position].span if self.position < len(self.tokens) else (len(self.text),) * 2
         raise ComparisonError(
             f"{problem}\n{underline(self.text, span)}\n  Write hypotheses as 'IQ = 2.2, 2 * SES - GS = 0'."
@@ -455,4 +452,3 @@ class _Reader:
                 self.fail("a closing parenthesis is missing")
             return inner.scaled(sign)
         self.fail("a coefficient or a number is missing")
-        raise AssertionError

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -279,7 +280,7 @@ def level_components(products: CrossProducts) -> list[NDArray[np.intp]]:
     columns = np.concatenate([pair.columns + first[pair.second] for pair in products.pairs] or [np.zeros(0, dtype=int)])
     graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(first[-1], first[-1]))
     labels = connected_components(graph, directed=False)[1].astype(np.intp)
-    return [labels[start:stop] for start, stop in zip(first[:-1], first[1:], strict=True)]
+    return [labels[start:stop] for start, stop in pairwise(first)]
 
 
 def _rank_within(component: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -307,7 +308,7 @@ def _fill_block(
     C = np.zeros((n_components, first[-1], first[-1]))
     ZX = np.zeros((n_components, first[-1], p))
 
-    def rows_of(factor: int, levels: NDArray[np.intp]) -> NDArray[np.intp]:
+    def rows_of(factor: int, levels: NDArray[np.integer]) -> NDArray[np.intp]:
         k = products.n_effects[factor]
         return first[factor] + slots[factor][levels][:, None] * k + np.arange(k)
 
@@ -322,7 +323,7 @@ def _fill_block(
         rows, columns = rows_of(pair.first, pair.rows[inside]), rows_of(pair.second, pair.columns[inside])
         C[where[:, None, None], rows[:, :, None], columns[:, None, :]] = pair.values[inside]
         C[where[:, None, None], columns[:, :, None], rows[:, None, :]] = pair.values[inside].transpose(0, 2, 1)
-    columns_of = tuple(slice(int(a), int(b)) for a, b in zip(first[:-1], first[1:], strict=True))
+    columns_of = tuple(slice(int(a), int(b)) for a, b in pairwise(first))
     return Block(tuple(int(count) for count in counts), columns_of, C, ZX)
 
 

@@ -7,7 +7,7 @@ weights depend on the model, and the p-value from the chi-square on all degrees 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from scipy import stats
 
 from bayeslmm.errors import ComparisonError, listing
 from bayeslmm.formula.design import Design, build_design
+from bayeslmm.formula.syntax import render
 from bayeslmm.frequentist.bootstrap import Outcome, refit, run_replicates, simulate_response
 from bayeslmm.frequentist.lmm_fit import LmmFit
 from bayeslmm.frequentist.optimize import Control, optimize
@@ -28,6 +29,7 @@ from bayeslmm.report.tables import Table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bayeslmm.formula.syntax import Node
     from bayeslmm.formula.terms import RandomTerm
     from bayeslmm.likelihood.covariance import Covariance
     from bayeslmm.likelihood.crossproducts import CrossProducts
@@ -287,7 +289,7 @@ def check_same_data(fits: Sequence[LmmFit]) -> None:
                 f"the fits use different rows: {first.n:,} and {design.n:,}.{why}\n"
                 "  Fit both to the same data: first drop the rows where any of their columns is missing."
             )
-        if design.response_name != first.response_name or not np.array_equal(design.y, first.y):
+        if design.response_name != first.response_name or not _equal(design.y, first.y):
             names = sorted({first.response_name, design.response_name})
             what = f"{names[0]!r} and {names[1]!r}" if len(names) > 1 else f"{names[0]!r} with other values or rows"
             raise ComparisonError(f"the fits have different responses ({what}); their likelihoods cannot be compared.")
@@ -297,7 +299,9 @@ def check_same_data(fits: Sequence[LmmFit]) -> None:
 
 
 def _equal(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
-    return one is other or (one is not None and other is not None and np.array_equal(one, other))
+    if one is None or other is None:
+        return one is other
+    return bool(np.array_equal(one, other))
 
 
 def _comparable(fits: list[LmmFit], refit_ml: bool | None) -> tuple[list[LmmFit], str]:
@@ -553,9 +557,7 @@ def random_term_test(
         return regression_test(fit, simulate=simulate, **options)
     index = find_term(fit.design, term)
     rest = tuple(other for i, other in enumerate(terms) if i != index)
-    return likelihood_ratio(
-        _reduced(fit, rest), fit, name=f"of {terms[index]}", simulate=simulate, **options
-    )
+    return likelihood_ratio(_reduced(fit, rest), fit, name=f"of {terms[index]}", simulate=simulate, **options)
 
 
 def find_term(design: Design, term: str | int) -> int:
@@ -754,17 +756,36 @@ def ranova(fit: LmmFit, *, simulate: int = 0, **options: Any) -> Table:
 def _reductions(design: Design, position: int) -> list[tuple[str, tuple[RandomTerm, ...]]]:
     """Return what can be left out of a term: each column term that no other contains, or the whole term."""
     term, recipe = design.formula.random[position], design.encoder.random[position]
-    names = {entry.term: ":".join(f.expr for f in entry.term.factors if f.expr != "1") for entry in recipe.spec.structure}
-    slopes = {entry: set(name.split(":")) for entry, name in names.items() if name}
-    removable = [names[entry] for entry, parts in slopes.items() if not any(parts < other for other in slopes.values())]
-    if not slopes or (len(slopes) == 1 and "" not in names.values()):
+    slopes = {}
+    has_intercept = False
+    for entry in recipe.spec.structure:
+        labels = [factor.expr for factor in entry.term.factors if factor.expr != "1"]
+        has_intercept |= not labels
+        if labels:
+            slopes[":".join(labels)] = labels
+    if not slopes or (len(slopes) == 1 and not has_intercept):
         return [("", ())]
-    intercept = "1" if "" in names.values() else "0"
-    return [
-        (name, (replace(term, columns=" + ".join([intercept, *(_spelled(n) for n in names.values() if n and n != name)])),))
-        for name in removable
-    ]
+    reductions: list[tuple[str, tuple[RandomTerm, ...]]] = []
+    for name, labels in slopes.items():
+        if any(set(labels) < set(other) for other in slopes.values()):
+            continue
+        rest = [":".join(map(render_label(recipe.atoms), other)) for key, other in slopes.items() if key != name]
+        columns = " + ".join(["1" if has_intercept else "0", *rest])
+        reductions.append((name, (replace(term, columns=columns),)))
+    return reductions
 
 
-def _spelled(name: str) -> str:
-    return name
+def render_label(atoms: Mapping[str, Node]) -> Callable[[str], str]:
+    """Return a function that spells a factor of a term so that the formula language reads it again.
+
+    Parameters
+    ----------
+    atoms : mapping of str to Node
+        Labels and the expressions behind them.
+
+    Returns
+    -------
+    callable
+        From label to text, names quoted where they need it.
+    """
+    return lambda label: render(atoms[label])

@@ -142,9 +142,7 @@ class MarginalMeans:
         frame = self.frame
         numbers = frame[["mean", "se", "df", "lower", "upper"]].set_axis(list(self.labels))
         notes = (*self.notes, f"{100 * self.level:g} % intervals with {self.method.title} degrees of freedom.")
-        return Table(
-            numbers, title="Estimated marginal means", notes=notes, shared=(("mean", "se", "lower", "upper"),)
-        )
+        return Table(numbers, title="Estimated marginal means", notes=notes, shared=(("mean", "se", "lower", "upper"),))
 
     def __repr__(self) -> str:
         return str(self.table())
@@ -187,7 +185,8 @@ class Comparisons:
             "holm": f"p-values adjusted by Holm's method, intervals by Bonferroni's ({len(self.frame)} comparisons).",
         }
         note = words.get(
-            self.adjust, f"p-values and intervals adjusted by {self.adjust.title()}'s method ({len(self.frame)} comparisons)."
+            self.adjust,
+            f"p-values and intervals adjusted by {self.adjust.title()}'s method ({len(self.frame)} comparisons).",
         )
         return Table(
             self.frame,
@@ -259,7 +258,7 @@ def compare_means(
     """
     difference, se, df = _estimates(L, beta, method)
     t = difference / se
-    p = 2 * stats.t.sf(np.abs(t), df)
+    p = np.asarray(2 * stats.t.sf(np.abs(t), df))
     good, tail = ~np.isnan(p), (1 - check_level(level)) / 2
     count = int(good.sum())
     if adjust == "tukey":
@@ -352,7 +351,9 @@ def emmeans(
     keys = cells[wanted].apply(tuple, axis=1)
     kept = keys.drop_duplicates()
     L = np.array([np.average(rows[keys == key], axis=0, weights=weight[keys == key]) for key in kept])
-    labels = tuple(" ".join(_cell_label(name, value, factors) for name, value in zip(wanted, key, strict=True)) for key in kept)
+    labels = tuple(
+        " ".join(_cell_label(name, value, factors) for name, value in zip(wanted, key, strict=True)) for key in kept
+    )
     others = [name for name in factors if name not in wanted]
     fixed = [f"{name} = {levels[0]:.4g}" for name, levels in values.items() if name not in factors and len(levels) == 1]
     how = "equal weights" if weights == "equal" else "weights as observed"
@@ -418,7 +419,11 @@ def grid_values(design: Design, at: Mapping[str, Any]) -> tuple[dict[str, list[A
         else:
             values[name] = [float(column.mean())]
         if name in at:
-            chosen = list(at[name]) if isinstance(at[name], Sequence | np.ndarray) and not isinstance(at[name], str) else [at[name]]
+            chosen = (
+                list(at[name])
+                if isinstance(at[name], Sequence | np.ndarray) and not isinstance(at[name], str)
+                else [at[name]]
+            )
             absent = [value for value in chosen if name in factors and value not in values[name]]
             if absent:
                 raise ComparisonError(f"at: {absent[0]!r} is no level of {name!r}.\n  Levels: {listing(values[name])}.")
@@ -426,7 +431,8 @@ def grid_values(design: Design, at: Mapping[str, Any]) -> tuple[dict[str, list[A
     size = int(np.prod([len(levels) for levels in values.values()], dtype=float))
     if size > LARGEST_GRID:
         raise ComparisonError(
-            f"the grid has {size:,} cells, more than {LARGEST_GRID:,}.\n  Give values in at= for factors with many levels."
+            f"the grid has {size:,} cells, more than {LARGEST_GRID:,}.\n"
+            "  Give values in at= for factors with many levels."
         )
     return values, factors
 
@@ -436,7 +442,8 @@ def _numbers_used_as_factors(design: Design) -> set[str]:
     from bayeslmm.formula.functions import column_names
 
     kinds = {name: kind.value for name, (kind, _) in design.encoder.fixed.spec.encoder_state.items()}
-    as_factor, as_number = set(), set()
+    as_factor: set[str] = set()
+    as_number: set[str] = set()
     for label, node in design.encoder.fixed.atoms.items():
         names = {name.name for name in column_names(node)}
         (as_factor if kinds.get(label) == "categorical" else as_number).update(names)
@@ -472,9 +479,7 @@ def grid_rows(design: Design, cells: pd.DataFrame) -> NDArray[np.float64]:
     return kept
 
 
-def _cell_weights(
-    design: Design, cells: pd.DataFrame, averaged: Sequence[str], weights: str
-) -> NDArray[np.float64]:
+def _cell_weights(design: Design, cells: pd.DataFrame, averaged: Sequence[str], weights: str) -> NDArray[np.float64]:
     if weights == "equal":
         return np.ones(len(cells))
     if weights != "proportional":

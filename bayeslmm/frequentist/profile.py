@@ -1,7 +1,7 @@
 """Profile likelihood of every parameter on the scale the user sees: limits by root finding, zeta curves, plots.
 
-The profile is of the ML criterion, also for REML fits. zeta is the signed root of the rise in deviance; an interval ends
-where it reaches the normal quantile, or at the edge of the parameter space where it never does.
+The profile is of the ML criterion, also for REML fits. zeta is the signed root of the rise in deviance; an interval
+ends where it reaches the normal quantile, or at the edge of the parameter space where it never does.
 """
 
 from __future__ import annotations
@@ -104,13 +104,22 @@ class Curve:
         deviance, x = self._minimise(value)
         self.held.append(value)
         self.points.append(x)
+        return float(np.copysign(np.sqrt(max(self._rise(value, deviance), 0.0)), value - self.centre))
+
+    def _rise(self, value: float, deviance: float) -> float:
         rise = deviance - self.fit.criterion
         if rise < -LOWER_OPTIMUM:
             raise FitError(
-                f"profiling {self.target.name} at {value:.6g} found a deviance lower by {-rise:.3g} than the fit's: the "
-                "fit is a local optimum.\n  Fit again with control=Control(start=...) from another point."
+                f"profiling {self.target.name} at {value:.6g} found a deviance lower by {-rise:.3g} than the fit's: "
+                "the fit is a local optimum.\n  Fit again with control=Control(start=...) from another point."
             )
-        return float(np.copysign(np.sqrt(max(rise, 0.0)), value - self.centre))
+        return rise
+
+    def limit(self, side: int, z: float) -> float:
+        """Return where |zeta| reaches z on one side of the estimate, or the edge of the parameter space."""
+        if np.isfinite(self.target.estimate):
+            self._rise(self.target.estimate, self._search(self.points[0], self.target.estimate)[0])
+        return _limit(self, side, z)
 
     def _minimise(self, value: float) -> tuple[float, NDArray[np.float64]]:
         best = self._search(self._start(value), value)
@@ -317,7 +326,7 @@ def profile(fit: LmmFit, parameters: str | Sequence[str] | None = None, level: f
         if target.power > 1:
             continue
         curve = Curve(target, fit)
-        ends = [_limit(curve, side, z) for side in (-1, 1)]
+        ends = [curve.limit(side, z) for side in (-1, 1)]
         values = np.unique(np.concatenate([np.linspace(curve.centre, end, POINTS + 1) for end in ends]))
         zeta = [0.0 if value == target.estimate else curve.zeta(value) for value in values]
         frames[target.name] = pd.DataFrame({"value": values, "zeta": zeta})
@@ -325,9 +334,7 @@ def profile(fit: LmmFit, parameters: str | Sequence[str] | None = None, level: f
     return Profile(frames, pd.Series(estimates), fit)
 
 
-def profile_intervals(
-    fit: LmmFit, parameters: str | Sequence[str] | None = None, level: float = 0.95
-) -> pd.DataFrame:
+def profile_intervals(fit: LmmFit, parameters: str | Sequence[str] | None = None, level: float = 0.95) -> pd.DataFrame:
     """Return profile-likelihood intervals.
 
     Parameters
@@ -358,7 +365,7 @@ def profile_intervals(
         key = id(target.problem)
         if key not in found:
             curve = Curve(target, fit)
-            found[key] = (_limit(curve, -1, z), _limit(curve, 1, z))
+            found[key] = (curve.limit(-1, z), curve.limit(1, z))
         rows[target.name] = _power_of_interval(*found[key], target.power)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["lower", "upper"]).rename_axis("parameter")
 
@@ -454,9 +461,7 @@ def profile_targets(fit: LmmFit) -> list[Target]:
     se = np.sqrt(np.diag(fit.vcov))
     targets = [
         Target(name, Constrained(fit.kernel, free, unit), float(beta), float(error))
-        for name, unit, beta, error in zip(
-            fit.design.coef_names, np.eye(len(se)), fit.solution.beta, se, strict=True
-        )
+        for name, unit, beta, error in zip(fit.design.coef_names, np.eye(len(se)), fit.solution.beta, se, strict=True)
     ]
     names = iter(parameter_names(fit.design, layout)[0])
     for position, covariance in enumerate(layout.covariances):

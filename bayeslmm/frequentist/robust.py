@@ -17,7 +17,7 @@ from scipy import linalg, stats
 
 from bayeslmm.errors import ComparisonError, DataError, did_you_mean, listing
 from bayeslmm.frequentist.degrees_of_freedom import coefficient_table, is_nested
-from bayeslmm.frequentist.hypotheses import HypothesisTest, test_hypothesis
+from bayeslmm.frequentist.hypotheses import HypothesisTest, hypothesis_test
 from bayeslmm.likelihood.cholesky import solve_other_half
 from bayeslmm.likelihood.lmm import profile
 from bayeslmm.report.tables import Table
@@ -215,7 +215,7 @@ class Robust:
         HypothesisTest
             The test.
         """
-        return test_hypothesis(self.design, self.beta, self.distribution, hypothesis, rhs)
+        return hypothesis_test(self.design, self.beta, self.distribution, hypothesis, rhs)
 
     def table(self) -> Table:
         """Return the coefficients as a table.
@@ -394,9 +394,7 @@ def _unbiased_sandwich(fit: LmmFit, clusters: Clusters, bread: NDArray[np.float6
     return ClusterDistribution(meat, influence, spread, bread)
 
 
-def cluster_covariances(
-    fit: LmmFit, clusters: Clusters
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+def cluster_covariances(fit: LmmFit, clusters: Clusters) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
     """Yield each cluster's rows and the covariance of their responses.
 
     Parameters
@@ -430,7 +428,7 @@ def _row_sandwich(fit: LmmFit, kind: str) -> NDArray[np.float64]:
     bread = solution.vcov / solution.sigma**2
     columns = whitened_columns(fit) @ bread
     power = {"HC0": 0, "HC1": 0, "HC2": 1, "HC3": 2}[kind]
-    variance = fit.residuals()**2 / (1 - solution.leverage()) ** power
+    variance = fit.residuals() ** 2 / (1 - solution.leverage()) ** power
     if kind == "HC1":
         variance *= design.n / (design.n - len(solution.beta))
     meat = (columns * variance[:, None]).T @ columns

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,16 +156,15 @@ class TermContrasts:
         if type == 1:
             others = self.all_terms[:position]
         else:
-            others = tuple(
-                other for other in self.all_terms if other is not term and not term.is_contained_in(other)
-            )
+            others = tuple(other for other in self.all_terms if other is not term and not term.is_contained_in(other))
         return np.concatenate([other.columns for other in others] or [np.zeros(0, dtype=np.intp)])
 
     def _after(self, term: FixedTerm, before: NDArray[np.intp], type: int) -> NDArray[np.float64]:
         """Return what least squares attributes to the term's columns after those before, one column after the other.
 
         The rows span the hypothesis; Fai and Cornelius' degrees of freedom depend a little on which rows do. These are
-        the ones of lmerTest: unit triangular (Doolittle), in type II the coefficients themselves where nothing comes after.
+        the ones of lmerTest: unit triangular (Doolittle), and the coefficients themselves in type II where nothing
+        comes after.
         """
         X = self.design.X
         used = np.concatenate([before, term.columns])
@@ -205,12 +204,9 @@ class TermContrasts:
 
     def _differences(self, term: FixedTerm) -> NDArray[np.float64]:
         """Return the map from sum-to-zero coefficients of a term to differences from each factor's first level."""
-        maps = []
-        for part in term.parts:
-            product = np.eye(1)
-            for label, reduced in part.factors:
-                product = np.kron(product, self._difference(label, reduced))
-            maps.append(product)
+        maps = (
+            reduce(np.kron, [self._difference(*factor) for factor in part.factors], np.eye(1)) for part in term.parts
+        )
         return block_diag(*maps)
 
     def _difference(self, label: str, reduced: bool) -> NDArray[np.float64]:
