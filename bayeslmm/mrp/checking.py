@@ -344,13 +344,13 @@ def _check_group_predictors(frame: PoststratFrame, design: Design, shared: list[
             gap = (both["frame"] - both["survey"]).abs()
             differ = gap > SAME_NUMBER * both.abs().max(axis=1).clip(lower=1e-300)
             if differ.any():
-                worst = gap.idxmax()
+                at = int(np.argmax(gap.to_numpy()))
                 yield Finding(
                     "warning",
                     name,
                     f"differs between frame and survey for {int(differ.sum())} of {len(both)} levels "
-                    f"of {group!r} (most for {worst!r}: {both.loc[worst, 'frame']:.6g} against "
-                    f"{both.loc[worst, 'survey']:.6g}). Standardised separately? Join both from one table with "
+                    f"of {group!r} (most for {both.index[at]!r}: {both['frame'].iloc[at]:.6g} against "
+                    f"{both['survey'].iloc[at]:.6g}). Standardised separately? Join both from one table with "
                     "group_predictors.",
                 )
             break

@@ -495,7 +495,7 @@ def _check_counts(counts: pd.Series) -> None:
     values = counts.to_numpy(dtype=float, na_value=np.nan)
     for bad, what in ((~np.isfinite(values), "missing or infinite"), (values < 0, "negative")):
         if bad.any():
-            where = listing(np.flatnonzero(bad).tolist(), 5)
+            where = listing(map(str, np.flatnonzero(bad).tolist()), 5)
             raise DataError(f"the counts {name!r} are {what} in {int(bad.sum()):,} cells (rows {where}).")
     if not values.sum() > 0:
         raise DataError(f"the counts {name!r} are all zero." if len(values) else "the frame has no cells.")

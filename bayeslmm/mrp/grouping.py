@@ -154,7 +154,7 @@ def make_groups(data: pd.DataFrame, sets: tuple[tuple[str, ...], ...]) -> Groups
         parts.append(part.reindex(columns=variables).astype(object))
         start += len(part)
     labels = pd.concat(parts, ignore_index=True)
-    return Groups(labels.where(labels.notna(), ALL), tuple(codes))
+    return Groups(labels.where(labels.notna(), ALL), tuple(np.asarray(code, dtype=np.intp) for code in codes))
 
 
 def _labels(grouped: pd.api.typing.DataFrameGroupBy, names: Iterable[str]) -> pd.DataFrame:

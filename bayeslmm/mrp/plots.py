@@ -520,7 +520,7 @@ def _colour_bar(ax: Axes, colours: Colormap, norm: Normalize, text: str, in_perc
         ScalarMappable(norm, colours), ax=ax, orientation="horizontal", shrink=0.5, aspect=28, pad=0.02
     )
     bar.set_label(text, fontsize=9)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     _percent_axis(bar.ax.xaxis, in_percent)
 
 

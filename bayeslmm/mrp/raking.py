@@ -331,8 +331,8 @@ def check_margins(margins: Sequence[Margin]) -> None:
             both = pd.concat([a.over(shared), b.over(shared)], axis=1, keys=[0, 1]).fillna(0.0)
             gap = (both[0] - both[1]).abs()
             if gap.max() > AGREEMENT * max(sums):
-                worst = gap.idxmax()
+                at = int(np.argmax(gap.to_numpy()))
                 raise DataError(
                     f"the margins {a.name!r} and {b.name!r} contradict each other on {':'.join(shared)!r}: for "
-                    f"{worst!r} one adds up to {both.loc[worst, 0]:,.6g}, the other to {both.loc[worst, 1]:,.6g}."
+                    f"{both.index[at]!r} one adds up to {both[0].iloc[at]:,.6g}, the other to {both[1].iloc[at]:,.6g}."
                 )

@@ -170,8 +170,8 @@ def predictor(
                 fresh = _draw_unseen(rng, of(f"sd_{factor.name}"), corr, len(unseen))
             effects = np.concatenate([effects, fresh], axis=1)
         parts.append(Part(merged.columns, levels, merged.codes, effects))
-    offsets = [row.offset for row in rows]
-    offset = None if any(value is None for value in offsets) else np.concatenate(offsets)
+    offsets = [row.offset for row in rows if row.offset is not None]
+    offset = np.concatenate(offsets) if len(offsets) == len(rows) else None
     return Predictor(tuple(parts), offset, link, len(chosen))
 
 

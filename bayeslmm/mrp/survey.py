@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import DataError
+from bayeslmm.errors import DataError, listing
 from bayeslmm.formula.grouping import label
 from bayeslmm.mrp.grouping import By, Groups, grouping_sets, make_groups
 from bayeslmm.mrp.reading import read_frame, require_column
@@ -76,6 +76,8 @@ def survey_estimates(
     for name in needed:
         require_column(name, data.columns)
     data = data.loc[data[list(dict.fromkeys(needed))].notna().all(axis=1)].reset_index(drop=True)
+    if data.empty:
+        raise DataError(f"no respondent has a value in all of {listing(needed)}.")
     y = _numbers(data[outcome])
     groups = make_groups(data, sets)
     table = pd.concat([groups.labels, raw_means(groups, y, np.ones(len(y)))], axis=1)
@@ -96,10 +98,10 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
 
 def _units(data: pd.DataFrame, strata: str | None, clusters: str | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the sampling unit of each respondent and the stratum of each unit."""
-    stratum = np.zeros(len(data), np.intp) if strata is None else data.groupby(strata).ngroup().to_numpy(np.intp)
+    stratum = np.zeros(len(data)) if strata is None else data.groupby(strata).ngroup().to_numpy()
     inner = pd.Series(np.arange(len(data))) if clusters is None else data[clusters]
     unit = pd.DataFrame({"stratum": stratum, "unit": inner.to_numpy()}).groupby(["stratum", "unit"]).ngroup()
-    unit_codes = unit.to_numpy(np.intp)
+    unit_codes = np.asarray(unit, dtype=np.intp)
     unit_stratum = np.zeros(unit_codes.max() + 1, np.intp)
     unit_stratum[unit_codes] = stratum
     return unit_codes, unit_stratum

@@ -78,6 +78,11 @@ def test_missing_answers_are_left_out(poll):
     assert survey_estimates(holes, "yes")["n"].iloc[0] == len(poll) - 10
 
 
+def test_a_survey_without_answers_is_refused(poll):
+    with pytest.raises(DataError, match="no respondent has a value in all of yes, state"):
+        survey_estimates(poll.assign(yes=np.nan), "yes", "state")
+
+
 def test_margins(poll):
     table = survey_estimates(poll, "yes", ["state", "sex"], weights="w", margins=True)
     assert len(table) == 6 + 3 + 2 + 1
