@@ -29,6 +29,7 @@ from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
@@ -421,9 +422,9 @@ class LmmFit(Fit):
         >>> fit.test("IQ - 10 * SES = 0").contrasts.shape
         (1, 6)
         """
-        from bayeslmm.frequentist.hypotheses import test_hypothesis
+        from bayeslmm.frequentist.hypotheses import hypothesis_test
 
-        return test_hypothesis(self.design, self.solution.beta, self.denominator(ddf), hypothesis, rhs)
+        return hypothesis_test(self.design, self.solution.beta, self.denominator(ddf), hypothesis, rhs)
 
     def anova(self, type: Literal[1, 2, 3] = 3, *, ddf: str = "satterthwaite") -> Table:
         """Return F tests of the terms of the fixed part.
@@ -613,6 +614,32 @@ class LmmFit(Fit):
         from bayeslmm.frequentist.profile import profile
 
         return profile(self, parameters, level)
+
+    def plot_profile(
+        self, parameters: str | Sequence[str] | None = None, kind: Literal["zeta", "density"] = "zeta"
+    ) -> Figure:
+        """Draw the profile likelihood of parameters.
+
+        Parameters
+        ----------
+        parameters : str or sequence of str, optional
+            Which; all when absent.
+        kind : {"zeta", "density"}, default "zeta"
+            zeta against the value, straight where the likelihood is normal; or the density that makes it so.
+
+        Returns
+        -------
+        matplotlib Figure
+            One panel per parameter.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> fit.plot_profile("sigma", kind="density").axes[0].get_title()
+        'sigma'
+        """
+        return self.profile(parameters).plot(kind)
 
     # --- prediction ----------------------------------------------------------------------------------------------
 
