@@ -222,7 +222,7 @@ def _remedies(post: Posterior, figures: Mapping[str, float], divergences: int, d
         )
     if min(figures["ess_bulk"], figures["ess_tail"]) < LEAST_ESS_PER_CHAIN * chains:
         lines.append(
-            f"Fewer than {LEAST_ESS_PER_CHAIN * chains} effective draws: means are rough, interval ends rougher; draw more."
+            f"Fewer than {LEAST_ESS_PER_CHAIN * chains} effective draws: means and interval ends are rough; draw more."
         )
     if divergences > 0:
         other = ', or engine="marginal"' if post.run.engine == "latent" and post.response.is_gaussian_identity else ""
