@@ -1,0 +1,149 @@
+"""The Laplace engine: gradient, importance weights against quadrature, their sign, and published posteriors."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayeslmm as blm
+from bayeslmm.bayes import laplace_nuts
+from bayeslmm.bayes.laplace_nuts import (
+    conditional_draws,
+    laplace_density,
+    laplace_log_posterior,
+    resample,
+    sample_laplace,
+    smooth,
+)
+from bayeslmm.errors import SamplingError
+from bayeslmm.likelihood.quadrature import adaptive_loglik
+
+CBPP = "prop(incidence, size) ~ period + (1 | herd)"
+
+
+def frame(seed=5, groups=12, per=8):
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(groups), per)
+    x = rng.normal(size=len(g))
+    mu = np.exp(0.5 + 0.3 * x + 0.5 * rng.normal(size=groups)[g])
+    return pd.DataFrame({"x": x, "g": g.astype(str), "count": rng.poisson(mu), "cost": rng.gamma(4.0, mu / 4.0)})
+
+
+@pytest.fixture(scope="module")
+def herds():
+    return blm.model(CBPP, blm.datasets.load("cbpp"), family="binomial")
+
+
+@pytest.mark.parametrize(
+    ("formula", "family"),
+    [("count ~ x + (x | g)", "poisson"), ("count ~ x + (x || g)", "negativebinomial"), ("cost ~ x + (1 | g)", "gamma")],
+)
+def test_gradient_agrees_with_differences(formula, family):
+    model = blm.model(formula, frame(), family=family)
+    density = laplace_density(model.design, model.family, model.priors)
+    state, x = density.state(), density.start() + 0.2
+    gradient, other = np.empty(len(x)), np.empty(len(x))
+    laplace_log_posterior(state, x, gradient)
+    for i in density.active:
+        step = 1e-5 * (np.arange(len(x)) == i)
+        up, down = (laplace_log_posterior(state, x + sign * step, other) for sign in (1, -1))
+        assert gradient[i] == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-5)
+
+
+def test_the_mean_weight_is_what_laplace_misses():
+    data = frame(groups=6, per=3).assign(y=lambda d: (d["count"] > 1).astype(float))
+    model = blm.model("y ~ 0 + (1 | g)", data, family="bernoulli")
+    density = laplace_density(model.design, model.family, model.priors)
+    point = density.start()
+    theta = [float(np.exp(point[0]))]
+    missed = adaptive_loglik(density.kernel, theta, [], [], 40) - density.kernel.loglik(theta, [])
+    _, _, log_weights = conditional_draws(density, np.tile(point, (1, 40_000, 1)), seed=1, cores=1)
+    assert np.log(np.mean(np.exp(log_weights))) == pytest.approx(missed, abs=0.003)
+    assert abs(missed) > 0.005
+
+
+def test_draws_have_the_moments_of_the_gaussian_at_the_mode(herds):
+    density = laplace_density(herds.design, herds.family, herds.priors)
+    point = density.start()
+    beta, effects, _ = conditional_draws(density, np.tile(point, (1, 20_000, 1)), seed=1, cores=2)
+    again, _, _ = conditional_draws(density, np.tile(point, (1, 20_000, 1)), seed=2, cores=1)
+    np.testing.assert_allclose(beta[0].mean(axis=0), again[0].mean(axis=0), atol=0.02)
+    at_mode = density.kernel.evaluate([np.exp(point[0])], None, integrate_beta=True)
+    flat_mode = density.kernel.unwhiten(density.kernel.state.beta[:, 0])
+    assert np.isfinite(at_mode.value)
+    np.testing.assert_allclose(beta[0].mean(axis=0), flat_mode, atol=0.1)
+    assert effects["herd"].shape == (1, 20_000, 15, 1)
+
+
+def test_smoothing_weights_the_right_way_round():
+    z = np.random.default_rng(1).standard_normal((2, 20_000))
+    smoothed, k = smooth(0.5 * z)
+    assert np.sum(np.exp(smoothed) * z) == pytest.approx(0.5, abs=0.03)
+    assert k < 0.5
+    kept = resample(smoothed, np.random.default_rng(2))
+    assert np.take_along_axis(z, kept, axis=1).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_heavy_weights_are_noticed():
+    z = np.random.default_rng(1).standard_normal((1, 5_000))
+    assert smooth(1.5 * z**2)[1] > 0.7
+
+
+def test_the_posterior_answers_as_any_fit_does(herds):
+    post = herds.sample(draws=300, chains=2, seed=1, progress=False)
+    assert post.run.engine == "Laplace"
+    assert "Pareto k" in " ".join(post.run.notes)
+    fit = herds.fit()
+    z = (post.fixef - fit.fixef) / np.sqrt(np.diag(fit.vcov))
+    assert np.abs(z).max() < 0.5
+    assert list(post.parameter_frame().index) == list(fit.parameter_frame().index)
+    again = herds.sample(draws=300, chains=2, seed=1, progress=False)
+    np.testing.assert_array_equal(again.data["posterior"]["beta"], post.data["posterior"]["beta"])
+
+
+def test_a_poor_approximation_hands_over_to_the_pymc_model(herds, monkeypatch):
+    taken = []
+
+    def latent(*args, reason, **options):
+        taken.append(reason)
+        return "latent"
+
+    monkeypatch.setattr(laplace_nuts, "WORST_PARETO_K", -1.0)
+    monkeypatch.setattr("bayeslmm.bayes.nuts.sample_latent", latent)
+    assert herds.sample(draws=100, chains=1, seed=1, progress=False) == "latent"
+    assert "Pareto k" in taken[0]
+    assert herds.sample(draws=100, chains=1, seed=1, progress=False, engine="laplace").run.engine == "Laplace"
+
+
+def test_the_engine_says_why_it_does_not_apply(herds):
+    skewed = herds.with_priors({"period[T.2]": blm.Prior("StudentT", nu=3, mu=0, sigma=1)})
+    with pytest.raises(SamplingError, match="not normal"):
+        skewed.sample(draws=10, chains=1, engine="laplace")
+    gaussian = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+    with pytest.raises(SamplingError, match="marginal"):
+        gaussian.sample(draws=10, chains=1, engine="laplace")
+
+
+@pytest.mark.slow
+def test_bugs_seeds(shared):
+    source = json.loads((shared / "data" / "bayes" / "bugs_examples.json").read_text())["models"]["Seeds"]
+    lists = {key: _numbers(source["data"], key) for key in ("r", "n", "x1", "x2")}
+    data = pd.DataFrame(lists).assign(plate=[str(i) for i in range(21)])
+    flat = blm.Prior("Normal", mu=0, sigma=1000)
+    priors = {"Intercept": flat, "beta": flat, "sd": blm.Prior("Uniform", lower=0, upper=10)}
+    model = blm.model("prop(r, n) ~ x1 * x2 + (1 | plate)", data, family="binomial", priors=priors)
+    post = sample_laplace(model.design, model.family, model.priors, draws=4000, chains=4, seed=1)
+    names = {"alpha0": "Intercept", "alpha1": "x1", "alpha2": "x2", "alpha12": "x1:x2", "sigma": "sd_plate[Intercept]"}
+    table = post.parameter_frame()
+    for published in source["results"]:
+        for theirs, ours in names.items():
+            row = published[theirs]
+            own = row["sd"] / np.sqrt(1000)
+            assert abs(table.loc[ours, "estimate"] - row["mean"]) < 4 * np.hypot(row["MC_error"], own), ours
+            assert table.loc[ours, "se"] == pytest.approx(row["sd"], rel=0.12)
+
+
+def _numbers(text, name):
+    start = text.index("(", text.index(f"{name} = c") if f"{name} = c" in text else 0) + 1
+    return [float(part) for part in text[start : text.index(")", start)].split(",")]
