@@ -441,11 +441,16 @@ def _products(names: list[str]) -> set[str]:
 # --- residuals ---------------------------------------------------------------------------------------------------
 
 
+def outlier_limit(count: int) -> float:
+    """Return the size that one of `count` standard normal values exceeds with probability 0.01."""
+    return float(stats.norm.isf(OUTLIER_CHANCE / 2 / max(1, count)))
+
+
 def check_outliers(fit: LmmFit) -> Iterator[Finding]:
     """Yield rows whose residual would hardly occur among so many."""
     standard = residuals(fit, "standardized")
     good = np.isfinite(standard)
-    limit = stats.norm.isf(OUTLIER_CHANCE / 2 / max(1, good.sum()))
+    limit = outlier_limit(int(good.sum()))
     out = np.flatnonzero(good & (np.abs(standard) > limit))
     if len(out):
         worst = out[np.argsort(-np.abs(standard[out]))][:5]
@@ -463,9 +468,10 @@ def check_residual_shape(fit: LmmFit) -> Iterator[Finding]:
     """Yield skewed or heavy-tailed residuals."""
     standard = residuals(fit, "standardized")
     standard = standard[np.isfinite(standard)]
-    skew, kurtosis = float(stats.skew(standard)), float(stats.kurtosis(standard))
     if len(standard) < ENOUGH_LEVELS:
         return
+    within = standard[np.abs(standard) <= outlier_limit(len(standard))]  # a single outlier is not a skewed distribution
+    skew, kurtosis = float(stats.skew(within)), float(stats.kurtosis(standard))
     if abs(skew) > SKEWED:
         assert fit.design.y is not None
         log = "A log response, or" if skew > 0 and fit.design.y.min() > 0 else "Consider a transformation, or"
@@ -491,17 +497,18 @@ def check_spread(fit: LmmFit) -> Iterator[Finding]:
     good = np.isfinite(standard)
     if good.sum() < ENOUGH_LEVELS:
         return
-    result = stats.spearmanr(np.abs(standard[good]), fit.fitted[good])
-    if abs(result.statistic) > SPREAD_CORRELATION and result.pvalue < CLEAR:
-        grows = result.statistic > 0
-        yield Finding(
-            "caution",
-            "unequal spread",
-            f"the residuals' spread {'grows' if grows else 'falls'} with the fitted values (rank correlation "
-            f"{result.statistic:+.2f}).",
-            ("A log response or a gamma family; " if grows else "")
-            + "robust() standard errors; prediction intervals are too wide at one end and too narrow at the other.",
-        )
+    if np.ptp(fit.fitted) > 0:
+        result = stats.spearmanr(np.abs(standard[good]), fit.fitted[good])
+        if abs(result.statistic) > SPREAD_CORRELATION and result.pvalue < CLEAR:
+            grows = result.statistic > 0
+            yield Finding(
+                "caution",
+                "unequal spread",
+                f"the residuals' spread {'grows' if grows else 'falls'} with the fitted values (rank correlation "
+                f"{result.statistic:+.2f}).",
+                ("A log response or a gamma family; " if grows else "")
+                + "robust() standard errors; prediction intervals are too wide at one end and too narrow at the other.",
+            )
     for factor in fit.design.factors:
         yield from _spread_by_group(fit, factor, standard, good)
 
@@ -542,7 +549,7 @@ def check_effect_shape(fit: LmmFit) -> Iterator[Finding]:
             if keep.sum() < ENOUGH_LEVELS:
                 continue
             standard = modes[keep, column] / sd[keep, column]
-            limit = stats.norm.isf(OUTLIER_CHANCE / 2 / len(standard))
+            limit = outlier_limit(len(standard))
             levels = [factor.levels[j] for j in np.flatnonzero(keep)[np.abs(standard) > limit]]
             if levels:
                 yield Finding(

@@ -12,7 +12,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError
-from bayeslmm.frequentist.model_quality import ConditionalAic, R2
+from bayeslmm.frequentist.model_quality import R2, ConditionalAic
 
 CASES = json.loads((Path(__file__).parents[1] / "reference" / "quality.json").read_text())
 NAMES = [f"{case['dataset']}-{'reml' if case['reml'] else 'ml'}" for case in CASES]
@@ -115,7 +115,9 @@ def test_nlswork_rho_is_statas(shared):
     """`xtreg, mle` of the Stata manual prints rho = .4204033 with standard error .0074828."""
     published = json.loads((shared / "data" / "stata" / "published_stata_results.json").read_text())["nlswork"]
     data = pd.read_parquet(shared / "data" / "stata" / "nlswork.parquet")
-    data["black"] = np.where(data["race"].isna(), np.nan, (data["race"].astype(str).isin(["2", "2.0", "black", "Black"])))
+    data["black"] = np.where(
+        data["race"].isna(), np.nan, (data["race"].astype(str).isin(["2", "2.0", "black", "Black"]))
+    )
     formula = (
         "ln_wage ~ grade + age + I(age**2) + ttl_exp + I(ttl_exp**2) + tenure + I(tenure**2) + black + not_smsa + south"
         " + (1 | idcode)"

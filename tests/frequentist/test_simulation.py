@@ -146,7 +146,7 @@ def test_effects_can_be_terms_hypotheses_and_functions():
     term = blm.power(fit, "Machine", **options)
     names = list(fit.fixef.index)[1:]
     text = blm.power(fit, f"`{names[0]}` = 0, `{names[1]}` = 0", **options)
-    own = blm.power(fit, lambda new: new.test({name: 0 for name in names}).p_value, **options)
+    own = blm.power(fit, lambda new: new.test(dict.fromkeys(names, 0)).p_value, **options)
     np.testing.assert_allclose(term.p_values, text.p_values)
     np.testing.assert_allclose(term.p_values, own.p_values)
 
