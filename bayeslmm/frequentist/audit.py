@@ -377,7 +377,7 @@ def check_scaling(fit: LmmFit) -> Iterator[Finding]:
     sds = pd.Series({name: float(column.std()) for name, column in columns.items()}, dtype=float)
     sds = sds[sds > 0]
     if len(sds) > 1 and sds.max() / sds.min() > SCALE_RATIO:
-        large, small = sds.idxmax(), sds.idxmin()
+        large, small = str(sds.idxmax()), str(sds.idxmin())
         yield Finding(
             "note",
             "scaling",
@@ -526,7 +526,7 @@ def _spread_by_group(
     parts = [parts[j] for j in large]
     p = float(stats.levene(*parts, center="median").pvalue)
     spread = np.array([part.std(ddof=1) for part in parts])
-    low, high = np.quantile(spread, [0.1, 0.9])
+    low, high = (float(value) for value in np.quantile(spread, [0.1, 0.9]))
     if p < CLEAR and high > SPREAD_RATIO * low:
         yield Finding(
             "caution",
@@ -578,10 +578,13 @@ def check_influence(fit: LmmFit) -> Iterator[Finding]:
         if len(factor.levels) < 3:
             continue
         dfbetas = influence(fit, factor.name).dfbetas
-        large = dfbetas.abs().stack()
-        large = large[large > DFBETA].sort_values(ascending=False)
-        for level, name in large.index[:3]:
-            moved = -dfbetas.loc[level, name]
+        moves = -dfbetas.to_numpy()
+        size = np.nan_to_num(np.abs(moves))
+        for flat in np.argsort(-size, axis=None, kind="stable")[:3]:
+            at = np.unravel_index(flat, size.shape)
+            if size[at] <= DFBETA:
+                break
+            level, name, moved = dfbetas.index[at[0]], dfbetas.columns[at[1]], moves[at]
             yield Finding(
                 "caution",
                 "influence",

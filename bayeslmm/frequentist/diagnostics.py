@@ -15,6 +15,7 @@ from bayeslmm.frequentist.bootstrap import simulate_response
 from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.likelihood.deletion import coefficient_changes, row_changes
 from bayeslmm.likelihood.lmm import LmmKernel, solve
+from bayeslmm.report.diagnostic_plots import QQ
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _groups(design: Design, by: str | None) -> tuple[Sequence[Any], list[NDArray
     if by in factors:
         codes, labels = factors[by].codes, list(factors[by].levels)
     elif by in design.data:
-        codes, values = pd.factorize(design.data[by], sort=True)
+        codes, values = pd.factorize(design.data[by], sort=True)  # type: ignore[assignment]
         labels = [str(value) for value in values]
     else:
         names = [*factors, *map(str, design.data.columns)]
@@ -432,54 +433,6 @@ def vif(fit: LmmFit) -> Table:
 
 
 # --- quantiles ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class QQ:
-    """Sorted values against normal quantiles, with what the fitted model itself would give.
-
-    Parameters
-    ----------
-    theoretical, observed : ndarray (n,)
-        Normal quantiles and sorted values.
-    labels : ndarray (n,)
-        What each value belongs to.
-    at, lower, upper : ndarray (m,)
-        Band of simulated values at some of the quantiles.
-    level : float
-        Share of the simulations that lie within the band at all its points.
-    outside : int
-        Values outside the band.
-    name : str
-        What the values are.
-    """
-
-    theoretical: NDArray[np.float64]
-    observed: NDArray[np.float64]
-    labels: NDArray[Any]
-    at: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    level: float
-    outside: int
-    name: str
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the quantiles and the band.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure when absent.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes.
-        """
-        from bayeslmm.report.diagnostic_plots import quantile_plot
-
-        return quantile_plot(self, ax=ax)
 
 
 def residual_qq(fit: LmmFit, *, n_sim: int = 500, level: float = 0.95, seed: int | None = 0) -> QQ:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
+type Labels = Sequence[Any] | NDArray[Any]
+
 # Okabe and Ito's colours: distinct for colour-blind readers, and different in grey.
 SHARES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MANY_POINTS = 1500
@@ -23,8 +26,25 @@ NAMED_LEVELS = 40
 CROWDED = 0.04  # share of the axes within which a second label would hide the first
 
 
-class Quantiles(Protocol):
-    """What a Q-Q plot needs: sorted values, their quantiles, and a band."""
+@dataclass(frozen=True)
+class QQ:
+    """Sorted values against normal quantiles, with what the fitted model itself would give.
+
+    Parameters
+    ----------
+    theoretical, observed : ndarray (n,)
+        Normal quantiles and sorted values.
+    labels : ndarray (n,)
+        What each value belongs to.
+    at, lower, upper : ndarray (m,)
+        Band of simulated values at some of the quantiles.
+    level : float
+        Share of the simulations that lie within the band at all its points.
+    outside : int
+        Values outside the band.
+    name : str
+        What the values are.
+    """
 
     theoretical: NDArray[np.float64]
     observed: NDArray[np.float64]
@@ -36,6 +56,21 @@ class Quantiles(Protocol):
     outside: int
     name: str
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the quantiles and the band.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        return quantile_plot(self, ax=ax)
+
 
 def residual_plot(
     x: ArrayLike,
@@ -43,7 +78,7 @@ def residual_plot(
     *,
     x_label: str,
     y_label: str,
-    labels: Sequence[Any] = (),
+    labels: Labels = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Draw residuals against something, with a smooth that should lie on zero.
@@ -74,7 +109,7 @@ def residual_plot(
 
 
 def scale_location_plot(
-    fitted: ArrayLike, standardised: ArrayLike, *, x_label: str, labels: Sequence[Any] = (), ax: Axes | None = None
+    fitted: ArrayLike, standardised: ArrayLike, *, x_label: str, labels: Labels = (), ax: Axes | None = None
 ) -> Axes:
     """Draw the root of the standardised residuals' size: a rising smooth means a spread that grows.
 
@@ -109,7 +144,7 @@ def leverage_plot(
     standardised: ArrayLike,
     n_coefficients: int,
     *,
-    labels: Sequence[Any] = (),
+    labels: Labels = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Draw standardised residuals against leverage, with contours of Cook's distance of the fitted values.
@@ -181,15 +216,15 @@ def stems(values: pd.Series, *, label: str, most: int = 5, ax: Axes | None = Non
     if len(values) < 200:
         ax.plot(place, height, "o", color=BLUE, markersize=3)
     ax.set_ylim(0, 1.12 * float(np.nanmax(height)) if np.isfinite(height).any() and np.nanmax(height) > 0 else 1)
-    name = values.index.name or "row"
+    name = "row" if values.index.name is None else str(values.index.name)
     if len(values) <= NAMED_LEVELS:
         ax.set_xticks(place, [str(level) for level in values.index], rotation=90, fontsize=8)
         return _finish(ax, name, label)
-    _name_largest(ax, place, height, height, list(values.index), most)
+    _name_largest(ax, place.astype(float), height, height, list(values.index), most)
     return _finish(ax, f"{name}, in the order of the {'data' if name == 'row' else 'levels'}", label)
 
 
-def quantile_plot(quantiles: Quantiles, *, most: int = 3, ax: Axes | None = None) -> Axes:
+def quantile_plot(quantiles: QQ, *, most: int = 3, ax: Axes | None = None) -> Axes:
     """Draw sorted values against normal quantiles, with the band of values simulated from the model.
 
     Parameters
@@ -344,7 +379,8 @@ def _smooth_line(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> No
     good = np.isfinite(x) & np.isfinite(y)
     if good.sum() < 10 or np.ptp(x[good]) == 0:
         return
-    at = np.linspace(*np.quantile(x[good], [0.005, 0.995]), SMOOTH_AT)
+    low, high = np.quantile(x[good], [0.005, 0.995])
+    at = np.linspace(low, high, SMOOTH_AT)
     ax.plot(at, smooth(x[good], y[good], at), color=ORANGE, linewidth=1.8)
 
 
@@ -358,7 +394,7 @@ def _name_largest(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     size: NDArray[np.float64],
-    labels: Sequence[Any],
+    labels: Labels,
     most: int = 3,
 ) -> None:
     """Write names beside the largest points, on the side where there is room, leaving out those that would overlap."""

@@ -120,7 +120,7 @@ class SideBySide:
         return f"{text} ({inside[0]})" if inside else f"{text} (–)"
 
     def _statistic_row(self, name: str) -> tuple[str, ...]:
-        values = self.statistics.loc[name].to_numpy(dtype=float)
+        values = [float(value) for value in self.statistics.loc[name]]
         whole = name == "Observations" or name.startswith("Levels of")
         decimals = 2 if np.nanmax(np.abs(values), initial=0.0) >= 10 else 4
         cells = [
