@@ -65,4 +65,4 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
 }
-copyright = "The bayeslmm developers, Apache-2.0"  # noqa: A001
+copyright = "The bayeslmm developers, Apache-2.0"

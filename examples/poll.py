@@ -47,13 +47,13 @@ frame.check(model)
 
 # %%
 draft = blm.poststratify(model.fit(), frame, by="state", new_levels="sample", seed=1)
-draft.summary().to_pandas().head() if hasattr(draft.summary(), "to_pandas") else draft.to_pandas().head()
+draft.to_pandas().head().round(3)
 
 # %% [markdown]
 # ## 4. The posterior
 
 # %%
-post = model.sample(500, seed=1, progress=False)
+post = model.sample(300, seed=1, progress=False)
 estimates = blm.poststratify(post, frame, by="state", new_levels="sample", seed=1)
 estimates.plot()
 # %% [markdown]

@@ -76,7 +76,7 @@ mundlak.test("tenure_mean = 0")
 # | word | to a statistician | to an econometrician |
 # |---|---|---|
 # | fixed effects | coefficients common to all groups (`fixef`) | one dummy per group: the within estimator |
-# | random effects | group effects drawn from a distribution (`ranef`) | `xtreg, re`: effects unrelated to the predictors |
+# | random effects | effects drawn from a distribution (`ranef`) | `xtreg, re`: effects unrelated to the predictors |
 # | mixed, multilevel, hierarchical | a model with both | rarely used; panel data with random coefficients |
 # | level 1, level 2 | rows, groups | time, unit |
 # | growth curve | random slope of time | random trend |

@@ -56,11 +56,9 @@ def complaints(space):
     truth = space["truth"]
     frame = space["frame"].loc[truth.index]
     assert ((frame["lower"] < truth) & (truth < frame["upper"])).sum() >= 4
-    wider = (
-        space["post"].vcov.loc["manager[T.male]", "manager[T.male]"]
-        / space["pooled"].vcov.loc["manager[T.male]"].iloc[-1]
-    )
-    assert wider > 2
+    ratio = space["errors"].loc["manager[T.male]"]
+    assert ratio["multilevel"] > 1.7 * ratio["logistic"]
+    assert space["quadrature"].loglik != space["multilevel"].loglik
 
 
 def poll(space):
