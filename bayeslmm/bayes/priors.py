@@ -477,8 +477,11 @@ class Priors:
     --------
     >>> import bayeslmm as blm
     >>> print(blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff")).priors)
-                                                Prior                         Reason
-    Intercept                     Normal(1528, 154.9)          mean(y), 2.5 SD(y)...
+                        Prior                           Reason
+    Intercept           Normal(mu=1528, sigma=157.6)    mean(y), 2.5 SD(y)
+    sd_Batch[Intercept] HalfStudentT(nu=3, sigma=63.02) SD(y)
+    sigma               HalfStudentT(nu=3, sigma=63.02) SD(y)
+    Intercept: for predictors at their means.
     """
 
     entries: tuple[PriorEntry, ...]

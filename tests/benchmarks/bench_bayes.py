@@ -2,8 +2,9 @@
 
     python tests/benchmarks/bench_bayes.py [--models sleepstudy nlschools ...] [--no-bambi]
 
-Times are wall times of the whole call, compilation included, and processor seconds of all its threads: the first call of
-the process, and the second. ESS is the smallest bulk effective sample size over every coefficient, standard deviation, sigma and group effect.
+Times are wall times of the whole call, compilation included, and processor seconds of all its threads: the first call
+of the process, and the second. ESS is the smallest bulk effective sample size over every coefficient, standard
+deviation, sigma and group effect.
 """
 
 from __future__ import annotations
