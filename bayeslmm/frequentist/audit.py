@@ -499,13 +499,14 @@ def check_spread(fit: LmmFit) -> Iterator[Finding]:
         return
     if np.ptp(fit.fitted) > 0:
         result = stats.spearmanr(np.abs(standard[good]), fit.fitted[good])
-        if abs(result.statistic) > SPREAD_CORRELATION and result.pvalue < CLEAR:
-            grows = result.statistic > 0
+        rank_correlation, p_value = float(result.statistic), float(result.pvalue)
+        if abs(rank_correlation) > SPREAD_CORRELATION and p_value < CLEAR:
+            grows = rank_correlation > 0
             yield Finding(
                 "caution",
                 "unequal spread",
                 f"the residuals' spread {'grows' if grows else 'falls'} with the fitted values (rank correlation "
-                f"{result.statistic:+.2f}).",
+                f"{rank_correlation:+.2f}).",
                 ("A log response or a gamma family; " if grows else "")
                 + "robust() standard errors; prediction intervals are too wide at one end and too narrow at the other.",
             )

@@ -171,7 +171,7 @@ class Influence:
             Cook's distance, and each coefficient's change in standard errors.
         """
         how = "variance parameters estimated anew" if self.refit else "variance parameters as in the full fit"
-        note = f"Changes of the coefficients in standard errors when one {self.unit} is left out; {how}."
+        note = f"Coefficients: with all rows minus without, in standard errors; {how}."
         return Table(self.to_pandas().head(most), title=f"Influence by {self.unit}", notes=(note,), digits=3)
 
     def plot(self, most: int = 5, ax: Any = None) -> Any:
@@ -191,7 +191,8 @@ class Influence:
         """
         from bayeslmm.report.diagnostic_plots import stems
 
-        label = f"Cook's distance (one {self.unit} left out)"
+        what = "row" if self.unit == "row" else f"level of {self.unit}"
+        label = f"Cook's distance (one {what} left out)"
         return stems(self.cooks, label=label, most=most, ax=ax)
 
     def __repr__(self) -> str:

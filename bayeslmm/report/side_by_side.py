@@ -120,7 +120,7 @@ class SideBySide:
         return f"{text} ({inside[0]})" if inside else f"{text} (–)"
 
     def _statistic_row(self, name: str) -> tuple[str, ...]:
-        values = [float(value) for value in self.statistics.loc[name]]
+        values: list[float] = self.statistics.to_numpy()[self.statistics.index.get_loc(name)].tolist()
         whole = name == "Observations" or name.startswith("Levels of")
         decimals = 2 if np.nanmax(np.abs(values), initial=0.0) >= 10 else 4
         cells = [

@@ -96,7 +96,7 @@ def test_influence_by_column_and_by_row(sleep):
     solution = np.linalg.inv(sleep.vcov)
     change = rows.change.to_numpy()
     np.testing.assert_allclose(rows.cooks, np.einsum("np,pq,nq->n", change, solution, change) / 2, rtol=1e-8)
-    assert "left out" in str(sleep.influence("Subject"))
+    assert "with all rows minus without" in str(sleep.influence("Subject"))
 
 
 def test_rows_keep_their_place_in_the_callers_frame():
