@@ -1,11 +1,13 @@
 """How the documentation is built: sphinx-build -W -j auto -b html docs docs/_build/html."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
 
 import bayeslmm  # noqa: E402
 
@@ -34,7 +36,6 @@ for story in sorted((HERE.parent / "examples").glob("*.py")):
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
 nb_execution_timeout = 600
-nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
