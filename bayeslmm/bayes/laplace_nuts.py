@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 TUNE = 300
 TARGET_ACCEPT = 0.9
-LOOSE = 1e-9
+LOOSE = 1e-7
 """Newton decrement at which the sampler's search for the mode ends; the value is corrected for what is left."""
 TIGHT = 1e-16
 WORST_PARETO_K = 0.7
@@ -101,9 +101,7 @@ def new_laplace_state(  # type: ignore[no-untyped-def]
     cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread
 ):
     """Make a `LaplaceState`; the compiled constructor is cached on disk."""
-    return LaplaceState(
-        cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread
-    )
+    return LaplaceState(cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread)
 
 
 @compiled

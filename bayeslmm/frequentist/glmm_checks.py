@@ -165,9 +165,7 @@ def zeros(fit: GlmmFit, *, draws: int = 500, seed: int | None = 0) -> pd.Series:
     return pd.Series({"observed": observed, "expected": expected, "ratio": ratio, "p": min(1.0, float(p))})
 
 
-def simulate(
-    fit: GlmmFit, draws: int, seed: int | None = 0, *, conditional: bool = False
-) -> NDArray[np.float64]:
+def simulate(fit: GlmmFit, draws: int, seed: int | None = 0, *, conditional: bool = False) -> NDArray[np.float64]:
     """Simulate responses at the estimates, group effects drawn anew or kept.
 
     Parameters

@@ -381,9 +381,7 @@ class GlmmFit(Fit):
         free = np.flatnonzero(~self.optimum.boundary)
         covariance[np.ix_(free, free)] = self.optimum.covariance[np.ix_(free, free)]
         found = variance_parameters(self.design, self.kernel.layout, self.theta, 1.0, covariance)
-        return VarianceParameters(
-            found.names[:-1], found.kinds[:-1], found.estimates[:-1], found.working_se[:-1]
-        )
+        return VarianceParameters(found.names[:-1], found.kinds[:-1], found.estimates[:-1], found.working_se[:-1])
 
     def parameter_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return every parameter's estimate, standard error and Wald interval.
@@ -636,7 +634,9 @@ class GlmmFit(Fit):
             spread = effect_variance(self, design, include, only_new=True) if fresh else None
             return integrated_mean(self.response_family, eta, spread, self.optimum.aux)
         if self.family == "cumulative" and scale == "response":
-            raise DataError("intervals of category probabilities come from epred_draws(), e.g. np.quantile(draws, q, axis=0).")
+            raise DataError(
+                "intervals of category probabilities come from epred_draws(), e.g. np.quantile(draws, q, axis=0)."
+            )
         z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
         if interval == "prediction":
             return self._prediction_interval(new_data, new_levels, include, level, design, eta)

@@ -37,7 +37,8 @@ class Cells(NamedTuple):
     at : (n, F) int32
         Scalar row, in engine order, of the first effect of the level of each factor.
     pair : (n, F (F + 1) / 2) int64
-        For factors f <= g: one plus the start of their block of Z'WZ, negative when g supplies its rows.
+        For factors f <= g: one plus the start of their block of Z'WZ, negative when g supplies its rows (never for
+        two scalar factors, whose block is one number).
     z_start : (F + 1,) int64
         First column of each factor in Z.
     """
@@ -222,7 +223,8 @@ def place(cells: Collapsed, analysis: Analysis, X: Floats) -> Cells:
         for g in range(f, F):
             high, low = np.maximum(positions[:, f], positions[:, g]), np.minimum(positions[:, f], positions[:, g])
             start = s.block_start[np.searchsorted(keys, low * n_nodes + high)] + 1
-            pair[:, p] = np.where(positions[:, f] >= positions[:, g], start, -start)
+            scalar = cells.Z[f].shape[1] == 1 and cells.Z[g].shape[1] == 1
+            pair[:, p] = np.where(scalar | (positions[:, f] >= positions[:, g]), start, -start)
             p += 1
     widths = [Z.shape[1] for Z in cells.Z]
     return Cells(

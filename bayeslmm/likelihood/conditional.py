@@ -59,9 +59,7 @@ class Conditional:
     @cached_property
     def b(self) -> tuple[Floats, ...]:
         """Modes of the effects of each factor (J, K)."""
-        return tuple(
-            self.by_level(f, self.state.u)[:, :, 0] @ template.T for f, template in enumerate(self.templates)
-        )
+        return tuple(self.by_level(f, self.state.u)[:, :, 0] @ template.T for f, template in enumerate(self.templates))
 
     @cached_property
     def border(self) -> Floats:

@@ -58,6 +58,7 @@ from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
 Floats = NDArray[np.float64]
 TIGHT = 1e-19
 """Newton decrement at which a search for the mode ends: log|A| is then free of the start to about ten digits."""
+_u = np.uint64  # an unsigned index is not tested for being negative
 _CUMULATIVE = FAMILY_CODES["cumulative"]
 
 
@@ -107,19 +108,57 @@ def inverse_times_row(cells, inverse_values, i, v, out):  # type: ignore[no-unty
 
 
 @compiled
-def inverse_times_scalars(cells, inverse_values, i, v, out):  # type: ignore[no-untyped-def]
-    """Do `inverse_times_row` when every factor has one effect."""
-    n_factors = v.size
-    out[:] = 0.0
-    p = 0
+def scalar_leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
+    """Do `leverages` when every factor has one effect."""
+    n, p = cells.X.shape
+    n_factors = cells.at.shape[1]
+    v, out, gradient = np.empty(n_factors), np.empty(n_factors), np.zeros(n_factors)
+    rest, solved = np.empty(p), np.empty(p)
+    precision = np.eye(p)
+    if joint == JOINT:
+        solve_schur(state, precision)
+    for i in range(n):
+        for f in range(n_factors):
+            v[f] = templates[f] * cells.Z[i, f]
+            out[f] = 0.0
+        pair = 0
+        h = 0.0
+        for f in range(n_factors):
+            vf = v[f]
+            total = out[f] + state.inverse_values[_u(cells.pair[i, pair] - 1)] * vf
+            pair += 1
+            for g in range(f + 1, n_factors):
+                x = state.inverse_values[_u(cells.pair[i, pair] - 1)]
+                total += x * v[g]
+                out[g] += x * vf
+                pair += 1
+            out[f] = total
+            h += total * vf
+        if joint == JOINT:
+            for c in range(p):
+                rest[c] = cells.X[i, c]
+            for f in range(n_factors):
+                row, vf = _u(cells.at[i, f]), v[f]
+                for c in range(p):
+                    rest[c] -= state.border[row, c] * vf
+            for c in range(p):
+                total = 0.0
+                for d in range(p):
+                    total += precision[c, d] * rest[d]
+                solved[c] = total
+                h += total * rest[c]
+            for f in range(n_factors):
+                row = _u(cells.at[i, f])
+                total = out[f]
+                for c in range(p):
+                    total -= state.border[row, c] * solved[c]
+                out[f] = total
+        leverage[i] = h
+        w = state.terms[i, 2]
+        for f in range(n_factors):
+            gradient[f] -= w * cells.Z[i, f] * out[f]
     for f in range(n_factors):
-        out[f] += inverse_values[abs(cells.pair[i, p]) - 1] * v[f]
-        p += 1
-        for g in range(f + 1, n_factors):
-            x = inverse_values[abs(cells.pair[i, p]) - 1]
-            out[f] += x * v[g]
-            out[g] += x * v[f]
-            p += 1
+        template_gradient[f] += gradient[f]
 
 
 @compiled
@@ -127,7 +166,9 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
     """Fill the leverage of each cell, and subtract d log-determinant / d Lambda / 2 from the template gradient."""
     n, p = cells.X.shape
     width = cells.Z.shape[1]
-    scalars = width == cells.at.shape[1]
+    if width == cells.at.shape[1]:
+        scalar_leverages(cells, s, templates, state, joint, leverage, template_gradient)
+        return
     v, out = np.empty(width), np.empty(width)
     rest, solved = np.empty(p), np.empty(p)
     precision = np.eye(p)
@@ -142,10 +183,7 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
                 for a in range(j, k):
                     total += templates[t + a * k + j] * cells.Z[i, first + a]
                 v[first + j] = total
-        if scalars:
-            inverse_times_scalars(cells, state.inverse_values, i, v, out)
-        else:
-            inverse_times_row(cells, state.inverse_values, i, v, out)
+        inverse_times_row(cells, state.inverse_values, i, v, out)
         h = 0.0
         for a in range(width):
             h += v[a] * out[a]
@@ -155,8 +193,9 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
             for f in range(cells.at.shape[1]):
                 base, first = cells.at[i, f], cells.z_start[f]
                 for a in range(cells.z_start[f + 1] - first):
+                    row = _u(base + a)
                     for c in range(p):
-                        rest[c] -= state.border[base + a, c] * v[first + a]
+                        rest[c] -= state.border[row, c] * v[first + a]
             for c in range(p):
                 total = 0.0
                 for d in range(p):
@@ -166,8 +205,9 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
             for f in range(cells.at.shape[1]):
                 base, first = cells.at[i, f], cells.z_start[f]
                 for a in range(cells.z_start[f + 1] - first):
+                    row = _u(base + a)
                     for c in range(p):
-                        out[first + a] -= state.border[base + a, c] * solved[c]
+                        out[first + a] -= state.border[row, c] * solved[c]
         leverage[i] = h
         w = state.terms[i, 2]
         for f in range(cells.at.shape[1]):

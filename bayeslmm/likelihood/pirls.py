@@ -24,6 +24,7 @@ FIXED, JOINT, PROFILE = 0, 1, 2
 """Coefficients: given; moving with u and integrated out like u; moving with u but not integrated."""
 
 MAX_STEPS = 100
+_u = np.uint64  # an unsigned index is not tested for being negative
 MAX_HALVINGS = 40
 
 
@@ -158,10 +159,16 @@ def predictor(cells, b, beta, offset, eta):  # type: ignore[no-untyped-def]
     """Set eta = offset + X beta + Z b."""
     n, p = cells.X.shape
     n_factors = cells.at.shape[1]
+    scalars = cells.Z.shape[1] == n_factors
     for i in range(n):
         total = offset[i]
         for c in range(p):
             total += cells.X[i, c] * beta[c, 0]
+        if scalars:
+            for f in range(n_factors):
+                total += cells.Z[i, f] * b[_u(cells.at[i, f]), 0]
+            eta[i] = total
+            continue
         for f in range(n_factors):
             base = cells.at[i, f]
             first = cells.z_start[f]
@@ -194,8 +201,23 @@ def add_weighted_columns(cells, weights, out):  # type: ignore[no-untyped-def]
             first = cells.z_start[f]
             for a in range(cells.z_start[f + 1] - first):
                 wz = w * cells.Z[i, first + a]
+                row = _u(base + a)
                 for c in range(cells.X.shape[1]):
-                    out[base + a, c] += wz * cells.X[i, c]
+                    out[row, c] += wz * cells.X[i, c]
+
+
+@compiled
+def fill_scalars(cells, weights, values):  # type: ignore[no-untyped-def]
+    """Do `fill_blocks` when every factor has one effect."""
+    n_factors = cells.at.shape[1]
+    for i in range(weights.size):
+        w = weights[i]
+        p = 0
+        for f in range(n_factors):
+            wz = w * cells.Z[i, f]
+            for g in range(f, n_factors):
+                values[_u(cells.pair[i, p] - 1)] += wz * cells.Z[i, g]
+                p += 1
 
 
 @compiled
@@ -203,6 +225,9 @@ def fill_blocks(cells, weights, values):  # type: ignore[no-untyped-def]
     """Set the numbers of Z' W Z."""
     values[:] = 0.0
     n_factors = cells.at.shape[1]
+    if cells.Z.shape[1] == n_factors:
+        fill_scalars(cells, weights, values)
+        return
     for i in range(weights.size):
         w = weights[i]
         p = 0
