@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute", "conf.py", "make_pictures.py"]
 
 # The examples live beside the package, as scripts that pytest runs too; Sphinx wants them below its own folder.
 stories = HERE / "stories"
