@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-ZETA_TOLERANCE = 1e-7
+ZETA_TOLERANCE = 1e-6
 LOWER_OPTIMUM = 1e-5
 POINTS = 8
-SLOPE_TOLERANCE = 2e-5
+SLOPE_TOLERANCE = 1e-4
 IDLE = 1e-3
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,9 +204,12 @@ class TermContrasts:
 
     def _differences(self, term: FixedTerm) -> NDArray[np.float64]:
         """Return the map from sum-to-zero coefficients of a term to differences from each factor's first level."""
-        maps = (
-            reduce(np.kron, [self._difference(*factor) for factor in part.factors], np.eye(1)) for part in term.parts
-        )
+        maps = []
+        for part in term.parts:
+            product: NDArray[Any] = np.eye(1)
+            for label, reduced in part.factors:
+                product = np.kron(product, self._difference(label, reduced))
+            maps.append(product)
         return block_diag(*maps)
 
     def _difference(self, label: str, reduced: bool) -> NDArray[np.float64]:

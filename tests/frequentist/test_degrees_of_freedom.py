@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -153,6 +154,43 @@ def test_satterthwaite_to_sixty_digits(shared):
         np.testing.assert_allclose(fit.denominator().df(np.eye(len(df))), df, rtol=1e-4, err_msg=name)
         checked += 1
     assert checked == 10
+
+
+def read_shared(folder, name):
+    """Read a validation data set with its factors in their order."""
+    path = folder / f"{name}.csv"
+    frame = pd.read_csv(path) if path.exists() else pd.read_parquet(folder / f"{name}.parquet")
+    for column, kind in json.loads((folder / f"{name}.json").read_text())["columns"].items():
+        if kind.get("type") == "factor":
+            frame[column] = pd.Categorical(frame[column].astype(str), categories=[str(v) for v in kind["levels"]])
+    return frame
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["sleepstudy_wo", "Chem97", "ScotsSec", "InstEval"])
+def test_data_that_are_not_packaged(shared, dataset):
+    checked = 0
+    for path in sorted((shared / "reference" / "fits").glob("*ml.json")):
+        entry = json.loads(path.read_text())
+        if entry["dataset"] != dataset or "satterthwaite" not in entry:
+            continue
+        frame = read_shared(shared / "reference" / "data", dataset)
+        options = {"weights": entry["weights"], "offset": entry["offset"]}
+        fit = blm.lmer(entry["formula"], frame, reml=entry["method"] == "REML", **options)
+        values = np.array(entry["satterthwaite"]["values"], dtype=float)
+        table = fit.summary().coefficients
+        np.testing.assert_allclose(table["df"], values[:, 2], rtol=1e-3)
+        np.testing.assert_allclose(table["Std. Error"], values[:, 1], rtol=1e-5)
+        for kind in (1, 2, 3):
+            expected = np.array(entry[f"anova_type{kind}_satterthwaite"]["values"], dtype=float)
+            found = fit.anova(type=kind).frame
+            np.testing.assert_allclose(found["DenDF"], expected[:, 3], rtol=1e-3)
+            np.testing.assert_allclose(found["F value"], expected[:, 4], rtol=1e-5)
+        if "kenward_roger" in entry:
+            found = fit.summary(ddf="kr").coefficients
+            np.testing.assert_allclose(found["Std. Error"], entry["kenward_roger"]["se"], rtol=1e-5)
+        checked += 1
+    assert checked >= 2
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.SingularFitWarning")
