@@ -8,7 +8,8 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import DataError
-from bayeslmm.frequentist.diagnostics import effect_qq, effect_sd, global_band, residual_qq
+from bayeslmm.frequentist import diagnostics
+from bayeslmm.frequentist.diagnostics import effect_qq, effect_sd, global_band, normal_order_statistics, residual_qq
 
 CASES = json.loads((Path(__file__).parents[1] / "reference" / "quality.json").read_text())
 NAMES = [f"{case['dataset']}-{'reml' if case['reml'] else 'ml'}" for case in CASES]
@@ -155,6 +156,23 @@ def test_envelope_flags_heavy_tails_and_passes_the_model_itself(sleep):
     clean = sleep.refit(sleep.simulate(seed=4)[0])
     assert residual_qq(clean, n_sim=200).outside == 0
     assert effect_qq(clean, effect="Days", n_sim=200).outside == 0
+
+
+def test_order_statistics_have_the_right_distribution():
+    drawn = normal_order_statistics(np.random.default_rng(3), 4000, 100, np.array([0, 9, 50, 99]))
+    sorted_values = np.sort(np.random.default_rng(4).standard_normal((4000, 100)), axis=1)[:, [0, 9, 50, 99]]
+    np.testing.assert_allclose(drawn.mean(axis=0), sorted_values.mean(axis=0), atol=0.03)
+    np.testing.assert_allclose(drawn.std(axis=0), sorted_values.std(axis=0), rtol=0.08)
+
+
+def test_bands_of_independent_and_of_simulated_residuals_agree_with_many_rows(monkeypatch):
+    fit = blm.lmer("lang ~ IQ + (1 | class)", blm.datasets.load("nlschools"))
+    exact = residual_qq(fit, n_sim=200)
+    monkeypatch.setattr(diagnostics, "MANY_ROWS", 100)
+    quick = residual_qq(fit, n_sim=200)
+    ratio = ((quick.upper - quick.lower) / (exact.upper - exact.lower))[60:-60]
+    assert ratio.mean() == pytest.approx(1, abs=0.06)
+    np.testing.assert_array_equal(quick.observed, exact.observed)
 
 
 def test_effect_sd_is_that_of_the_modes_in_simulations(sleep):
