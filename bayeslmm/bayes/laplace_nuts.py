@@ -1,7 +1,7 @@
 """NUTS over standard deviations and correlations, coefficients and group effects integrated out by Laplace.
 
-For families other than the Gaussian the group effects cannot be integrated out exactly. Their Laplace approximation, the
-coefficients among them, leaves a density of a few dimensions that NUTS explores in no time. Afterwards coefficients and
+For families other than the Gaussian the group effects cannot be integrated out exactly. Their Laplace approximation,
+the coefficients among them, leaves a density of a few dimensions that NUTS explores in no time. Afterwards coefficients and
 effects are drawn from the Gaussian at the mode, and every draw is weighted by the exact joint density over the
 approximate one: with f the exact log joint density of (u, beta) given the sampled vector, and z the standard normal
 numbers behind a draw,
@@ -542,7 +542,7 @@ def _run_nuts(
         return lambda w: {"w": w}
 
     def initial(chain_seed: int) -> NDArray[np.float64]:
-        return 0.5 * np.random.default_rng(chain_seed).standard_normal(size)
+        return np.asarray(0.5 * np.random.default_rng(chain_seed).standard_normal(size))
 
     model = from_pyfunc(
         size, make_logp, make_expand, [np.dtype("float64")], [(size,)], ["w"], make_initial_point_fn=initial
@@ -590,7 +590,7 @@ def conditional_draws(
     kernel = density.kernel
     p, q = kernel.p, kernel.analysis.n_columns
     white, flat = np.empty((len(points), p)), np.empty((len(points), q))
-    log_weights = np.empty(len(points))
+    logs = np.empty(len(points))
     starts = range(0, len(points), CHUNK)
     streams = np.random.SeedSequence([seed, 1]).spawn(len(starts))
 
@@ -600,7 +600,7 @@ def conditional_draws(
         count = part.stop - start
         draw_given(
             density.state(), points[part], rng.standard_normal((count, p)), rng.standard_normal((count, q)),
-            white[part], flat[part], log_weights[part],
+            white[part], flat[part], logs[part],
         )  # fmt: skip
 
     with one_blas_thread(cores > 1), ThreadPoolExecutor(max_workers=cores) as pool:
@@ -612,7 +612,7 @@ def conditional_draws(
             density.design.factors, kernel.analysis.first_row, kernel.layout.n_effects, strict=True
         )
     }
-    log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf).reshape(chains, draws)
+    log_weights = np.where(np.isfinite(logs), logs, -np.inf).reshape(chains, draws)
     return beta.reshape(chains, draws, p), effects, log_weights
 
 

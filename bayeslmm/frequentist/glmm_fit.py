@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,13 +16,13 @@ from scipy import stats
 from bayeslmm.contract import Fit, NewLevels, RandomEffects
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, SingularFitWarning
 from bayeslmm.families import Family, check_response
-from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
 from bayeslmm.frequentist.glmm_prediction import (
     effect_variance,
     expected_response,
     integrated_mean,
     response_draws,
 )
+from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
 from bayeslmm.frequentist.lmm_fit import check_level, design_notes, group_sizes
 from bayeslmm.frequentist.optimize import Control
 from bayeslmm.frequentist.variance_parameters import VarianceParameters, variance_parameters
@@ -92,7 +93,8 @@ def fit_glmm(
     References
     ----------
     Bates, Mächler, Bolker & Walker (2015), *J. Stat. Softw.* 67(1); Pinheiro & Chao (2006), Efficient Laplacian and
-    adaptive Gaussian quadrature algorithms for multilevel generalized linear mixed models, *J. Comput. Graph. Stat.* 15(1).
+    adaptive Gaussian quadrature algorithms for multilevel generalized linear mixed models, *J. Comput. Graph. Stat.*
+    15(1).
     """
     if design.y is None:
         raise DataError("the design has no response.")
@@ -208,7 +210,7 @@ class GlmmFit(Fit):
     @property
     def _threshold_names(self) -> tuple[str, ...]:
         levels = self.design.response_levels
-        return tuple(f"threshold[{low}|{high}]" for low, high in zip(levels[:-1], levels[1:], strict=True))
+        return tuple(f"threshold[{low}|{high}]" for low, high in pairwise(levels))
 
     @cached_property
     def vcov(self) -> pd.DataFrame:
@@ -298,7 +300,8 @@ class GlmmFit(Fit):
         ]
         return (
             f"the fit is on the boundary: {' and '.join(named)} has a direction of zero variance.\n"
-            "  The data do not support this many effects: leave one out, or sample() with a prior on the standard deviations."
+            "  The data do not support this many effects: leave one out, or sample() with a prior on the standard "
+            "deviations."
         )
 
     @property
@@ -313,7 +316,7 @@ class GlmmFit(Fit):
             found.append(
                 (
                     "the likelihood is flat in some direction: standard errors are not available.\n"
-                    "  audit() names the parameters; sample() with a weakly informative prior gives them proper intervals.",
+                    "  audit() names the parameters; sample() with a weakly informative prior has intervals.",
                     ConvergenceWarning,
                 )
             )
@@ -337,8 +340,8 @@ class GlmmFit(Fit):
         names = ", ".join(name for name, bad in zip(self.design.coef_names, wild, strict=True) if bad)
         return (
             f"the coefficients of {names} run away: some values of the predictors separate the responses completely.\n"
-            '  Their estimates are infinite. sample() with a prior such as Prior("Normal", mu=0, sigma=2.5) on them, the '
-            "default there, gives finite answers."
+            '  Their estimates are infinite. sample() with a prior such as Prior("Normal", mu=0, sigma=2.5) on them '
+            "gives finite answers."
         )
 
     # --- fitted values -------------------------------------------------------------------------------------------
@@ -933,7 +936,7 @@ def glmm_summary(fit: GlmmFit, *, exp: bool = False, level: float = 0.95) -> Sum
         n_obs=fit.n_obs,
         groups=group_sizes(fit.design),
         coefficients=coefficients,
-        coef_corr=fit.vcov / np.outer(se, se) if len(se) > 1 else None,
+        coef_corr=fit.vcov.div(se, axis=0).div(se, axis=1) if len(se) > 1 else None,
         notes=tuple(notes),
         family=str(fit.response_family),
     )

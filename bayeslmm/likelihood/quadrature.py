@@ -1,8 +1,8 @@
 """Adaptive Gauss-Hermite quadrature for one grouping factor with one to three effects per level.
 
 With the mode u_j of level j and A_j = L L' its curvature, the integral over the k effects of that level is taken on a
-product grid centred at u_j and scaled by L'^-1. One point is the Laplace approximation. lme4 offers scalar effects; Stata's
-mean-variance adaptive quadrature, and this, vectors.
+product grid centred at u_j and scaled by L'^-1. One point is the Laplace approximation. lme4 offers scalar effects;
+Stata's mean-variance adaptive quadrature, and this, vectors.
 
 References
 ----------
@@ -101,19 +101,20 @@ def check_quadrature(kernel: LaplaceKernel, points: int) -> None:
         If there are several grouping factors, more than three effects per level, or no sensible number of points.
     """
     if points != int(points) or not 0 <= points <= 100:
-        raise FitError(f"quadrature={points!r} is not a number of points between 0 and 100; 1 is Laplace, 9 is plenty.")
+        raise FitError(f"quadrature={points!r} is not a number of points from 0 to 100; 1 is Laplace, 9 is plenty.")
     if points <= 1:
         return
     if len(kernel.layout.n_levels) != 1:
         raise FitError(
-            f"quadrature={points} needs one grouping factor; this model has {len(kernel.layout.n_levels)}, and with several "
-            "the integral does not factor.\n  quadrature=1 (Laplace) fits it; sample() tells how good the approximation is."
+            f"quadrature={points} needs one grouping factor; this model has {len(kernel.layout.n_levels)}, and with "
+            "several the integral does not factor.\n"
+            "  quadrature=1 (Laplace) fits it; sample() tells how good the approximation is."
         )
     width = kernel.layout.n_effects[0]
     if width > WIDEST:
         raise FitError(
-            f"quadrature={points} needs a grid of {points}^{width} points per level: at most {WIDEST} effects per level "
-            "are integrated.\n  quadrature=1 (Laplace) fits the model."
+            f"quadrature={points} needs a grid of {points}^{width} points per level: at most {WIDEST} effects per "
+            "level are integrated.\n  quadrature=1 (Laplace) fits the model."
         )
 
 
