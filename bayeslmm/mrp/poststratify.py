@@ -23,8 +23,8 @@ from bayeslmm.mrp.survey import respondents
 CHUNK_VALUES = 4_000_000
 DRAFTS = ("REML", "ML", "Laplace", "quadrature")
 DRAFT_NOTE = (
-    "A fast draft: estimates at the modes of the {engine} fit; intervals take its variance parameters as known,"
-    " and are a little too short. sample() gives the full posterior."
+    "A fast draft: estimates at the modes of the {engine} fit. Its intervals take the variance parameters as known and"
+    " are too short; sample() gives the full posterior."
 )
 
 
