@@ -13,21 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood.covariance import Covariance, Layout, semidefinite_root
-from bayeslmm.likelihood.lmm import LmmKernel, criterion_and_gradient
-from bayeslmm.likelihood.search import (
-    CONVERGED,
-    STALLED,
-    STOPPED,
-    Journal,
-    Space,
-    fill_space,
-    from_theta,
-    minimise,
-    new_space,
-    pull_theta,
-    to_theta,
+from bayeslmm.likelihood.coordinates import expected_information, from_theta, lift, moment_start, pull_theta, to_theta
+from bayeslmm.likelihood.covariance import Covariance, Layout, Space, semidefinite_root
+from bayeslmm.likelihood.lmm import LmmKernel
+from bayeslmm.likelihood.operations import (
+    EVALUATIONS,
+    INITIAL,
+    INVERSE_HESSIAN,
+    JOURNAL,
+    MEASURE,
+    POINT,
+    SCRATCH,
+    SEARCH,
+    SLOPE,
+    STATUS,
+    STOP,
+    TOLERANCE,
+    VALUES,
 )
+from bayeslmm.likelihood.search import CONVERGED, STALLED, STOPPED
 
 _MESSAGES = (
     "converged",
@@ -151,63 +155,149 @@ def optimize(
     (True, array([5.1316]))
     """
     control = control or Control()
-    layout, structure = model.layout, model.analysis.structure
-    m = layout.n_theta
-    space = new_space(layout)
-    fill_space(structure, layout.arrays, space)
-    x, slope, hessian = np.zeros(m), np.empty(m), np.empty((m, m))
-    if control.start is not None:
-        from_theta(layout.arrays, space, np.ascontiguousarray(control.start, dtype=np.float64), x)
-    journal = Journal(np.zeros(2, dtype=np.int64), np.empty(control.max_evaluations))
-    work = _work(model)
-    arguments = (
-        structure, model.workspace, layout.arrays, space, model.rhs, model.products.gram, model.n_rows, control.reml,
-        model.constant(control.reml), control.start is not None, control.tolerance, work * m < _FINE_WORK, x, slope,
-        hessian, journal,
-    )  # fmt: skip
-    watched = watch is not None or work > _WATCHED_WORK
-    value, status, definite = _watched(arguments, journal, watch) if watched else minimise(*arguments)
-    if status == STALLED and not np.isfinite(value):
+    search = _Search(model, control, watch)
+    x = search.start()
+    value = search.descend(x)
+    lifted = np.empty_like(x)
+    if search.status != STOPPED and lift(model.layout.arrays, search.space, x, lifted):
+        first, slope = search.status, search.slope.copy()
+        other = search.descend(lifted)
+        if other < value - 1e-8:
+            value, x = other, lifted
+        else:
+            search.journal[STATUS], search.slope[:] = first, slope
+    hessian, definite = None, None
+    if search.status in (CONVERGED, STALLED) and np.isfinite(value) and _work(model) * len(x) < _FINE_WORK:
+        hessian = search.hessian(x)
+        definite = _is_definite(hessian)
+        if definite:
+            value = search.polish(x, value, hessian)
+    if not np.isfinite(value):
         raise FitError(
             "the criterion could not be computed: the response may be an exact linear function of the predictors,\n"
             "  so that no residual variance is left, or a column may be too large for double precision."
         )
-    return _report(model, control, space, x, slope, hessian, journal, value, status, definite)
+    return search.report(x, value, hessian, definite)
 
 
-def _report(
-    model: LmmKernel,
-    control: Control,
-    space: Space,
-    x: NDArray[np.float64],
-    slope: NDArray[np.float64],
-    hessian: NDArray[np.float64],
-    journal: Journal,
-    value: float,
-    status: int,
-    definite: int,
-) -> Optimum:
-    layout = model.layout
-    theta = np.empty(len(x))
-    to_theta(layout.arrays, space, x, theta)
-    jacobian = _jacobian(layout, space, x)
-    gradient = np.linalg.solve(jacobian.T, slope)
-    inverse = np.linalg.inv(jacobian)
-    settled = canonical(layout, theta)
-    evaluations = int(journal.counts[0])
-    return Optimum(
-        theta=settled,
-        value=float(value),
-        reml=control.reml,
-        evaluations=evaluations,
-        converged=status == CONVERGED,
-        status=_MESSAGES[status],
-        path=journal.values[:evaluations].copy(),
-        gradient=gradient,
-        hessian=inverse.T @ hessian @ inverse if definite >= 0 else None,
-        hessian_pd=bool(definite) if definite >= 0 else None,
-        singular=is_singular(layout, space, settled),
-    )
+class _Search:
+    """One search: the call into compiled code, the arrays it works on, and what came of it."""
+
+    def __init__(self, model: LmmKernel, control: Control, watch: Callable[[int, float], None] | None) -> None:
+        m = model.layout.n_theta
+        self.model, self.control, self.watch = model, control, watch
+        self.call = model.prepared(control.reml)
+        self.space = self.call.space
+        self.slope, self.values = np.empty(m), np.empty(control.max_evaluations)
+        self.journal = np.array([0.0, 0.0, STALLED, control.tolerance])
+        for argument, array in ((VALUES, self.values), (JOURNAL, self.journal), (SCRATCH, np.empty(4 * m))):
+            self.call.set(argument, array)
+
+    @property
+    def status(self) -> int:
+        return int(self.journal[STATUS])
+
+    @property
+    def evaluations(self) -> int:
+        return int(self.journal[EVALUATIONS])
+
+    def start(self) -> NDArray[np.float64]:
+        """Return where to start: what was asked for, or moment estimates."""
+        layout = self.model.layout
+        if self.control.start is None:
+            return moment_start(self.model.products, layout, self.space)
+        x = np.empty(layout.n_theta)
+        from_theta(layout.arrays, self.space, np.asarray(self.control.start, dtype=np.float64), x)
+        return x
+
+    def descend(self, x: NDArray[np.float64]) -> float:
+        """Minimise from `x`, which ends at the minimum; return the criterion there."""
+        inverse = np.linalg.inv(expected_information(self.model.layout, self.space, x))
+        for argument, array in ((POINT, x), (SLOPE, self.slope), (INVERSE_HESSIAN, inverse), (INITIAL, inverse.copy())):
+            self.call.set(argument, array)
+        if self.watch is None and _work(self.model) < _WATCHED_WORK:
+            return self.call(SEARCH)
+        return self._watched()
+
+    def _watched(self) -> float:
+        """Run the search in a thread, so that it can be watched and interrupted from the keyboard."""
+        answers: list[float] = []
+        worker = threading.Thread(target=lambda: answers.append(self.call(SEARCH)), daemon=True)
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(0.25)
+                if self.watch is not None and self.evaluations:
+                    self.watch(self.evaluations, float(self.values[min(self.evaluations, len(self.values)) - 1]))
+        except KeyboardInterrupt:
+            self.journal[STOP] = 1.0
+            worker.join()
+            raise
+        return answers[0]
+
+    def measure(self, x: NDArray[np.float64], slope: NDArray[np.float64]) -> float:
+        """Return the criterion at `x`, fill its gradient."""
+        self.call.set(POINT, x)
+        self.call.set(SLOPE, slope)
+        return self.call(MEASURE)
+
+    def hessian(self, x: NDArray[np.float64], width: float = 1e-4) -> NDArray[np.float64]:
+        """Return the second derivatives (m, m) at `x` by central differences of the gradient."""
+        m = len(x)
+        out, high, low = np.empty((m, m)), np.empty(m), np.empty(m)
+        for i in range(m):
+            moved = x.copy()
+            moved[i] = x[i] + width
+            self.measure(moved, high)
+            moved[i] = x[i] - width
+            self.measure(moved, low)
+            out[i] = (high - low) / (2.0 * width)
+        return 0.5 * (out + out.T)
+
+    def polish(self, x: NDArray[np.float64], value: float, hessian: NDArray[np.float64]) -> float:
+        """Take one or two Newton steps from `x`, which ends at the limit of double precision; return the criterion."""
+        moved_slope = np.empty_like(x)
+        for _ in range(2):
+            step = np.linalg.solve(hessian, self.slope)
+            if not 1e-20 < self.slope @ step < 1e-3:
+                break
+            moved = x - step
+            new_value = self.measure(moved, moved_slope)
+            if not new_value <= value + 1e-11 * abs(value):
+                break
+            value, x[:], self.slope[:] = new_value, moved, moved_slope
+        return value
+
+    def report(
+        self, x: NDArray[np.float64], value: float, hessian: NDArray[np.float64] | None, definite: bool | None
+    ) -> Optimum:
+        """Return the record of the search that ended at `x`."""
+        layout = self.model.layout
+        theta, jacobian = np.empty_like(x), np.empty((len(x), len(x)))
+        to_theta(layout.arrays, self.space, x, theta)
+        for i, unit in enumerate(np.eye(len(x))):
+            pull_theta(layout.arrays, self.space, x, unit, jacobian[i])
+        inverse = np.linalg.inv(jacobian)
+        settled = canonical(layout, theta)
+        return Optimum(
+            theta=settled,
+            value=float(value),
+            reml=self.control.reml,
+            evaluations=self.evaluations,
+            converged=self.status == CONVERGED,
+            status=_MESSAGES[self.status],
+            path=self.values[: self.evaluations].copy(),
+            gradient=inverse.T @ self.slope,
+            hessian=None if hessian is None else inverse.T @ hessian @ inverse,
+            hessian_pd=definite,
+            singular=is_singular(layout, self.space, settled),
+        )
+
+
+def _is_definite(hessian: NDArray[np.float64]) -> bool:
+    """Return whether a Hessian is positive definite, its diagonal scaled to one, beyond rounding."""
+    scale = np.sqrt(np.maximum(np.diag(hessian), 1e-10))
+    return bool(np.linalg.eigvalsh(hessian / np.outer(scale, scale)).min(initial=1.0) > 1e-7)
 
 
 def _work(model: LmmKernel) -> float:
@@ -217,42 +307,6 @@ def _work(model: LmmKernel) -> float:
     widths = np.diff(s.value_start) / np.maximum(1.0, np.sqrt(np.diff(s.value_start)))
     head = float((heights * (heights + widths)).sum()) * 2.0
     return head + 10.0 * len(s.block_values) + model.analysis.n_tail**3 / 10.0 + model.rhs.size * 10.0
-
-
-def _watched(arguments: tuple, journal: Journal, watch: Callable[[int, float], None] | None) -> tuple[float, int, int]:
-    """Run the search in a thread, so that it can be watched and interrupted from the keyboard."""
-    answers: list[tuple[float, int, int]] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(minimise(*arguments))
-        except BaseException as failure:  # noqa: BLE001 - handed over to the caller's thread
-            failures.append(failure)
-
-    worker = threading.Thread(target=run, daemon=True)
-    worker.start()
-    try:
-        while worker.is_alive():
-            worker.join(0.25)
-            if watch is not None and journal.counts[0]:
-                count = int(journal.counts[0])
-                watch(count, float(journal.values[min(count, len(journal.values)) - 1]))
-    except KeyboardInterrupt:
-        journal.counts[1] = 1
-        worker.join()
-        raise
-    if failures:
-        raise failures[0]
-    return answers[0]
-
-
-def _jacobian(layout: Layout, space: Space, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the derivative (m, m) of theta in the search coordinates."""
-    out = np.empty((len(x), len(x)))
-    for i, unit in enumerate(np.eye(len(x))):
-        pull_theta(layout.arrays, space, x, unit, out[i])
-    return out
 
 
 def canonical(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.float64]:

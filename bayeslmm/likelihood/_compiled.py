@@ -16,10 +16,10 @@ from typing import Any
 
 import llvmlite.binding
 import numba
-import numpy as np
-from numba.core import sigutils, types
+from llvmlite import ir
+from numba.core import cgutils, sigutils, types
 from numba.core.ccallback import CFunc
-from numba.extending import get_cython_function_address
+from numba.extending import get_cython_function_address, intrinsic
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
@@ -34,13 +34,23 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a step of such a loop: a call would copy the descriptors of every array for each level."""
-    return compiled(function, forceinline=True)
+    """Compile a step of such a loop into its caller: alone it would cost a whole compilation, and a call each time."""
+    return compiled(function, inline="always")
+
+
+def internal(function: Callable[..., Any]) -> Any:
+    """Compile a loop that only a C entry calls: not cached by itself, no way in from Python, no reference counts."""
+    options = {"error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(**options)(function)
 
 
 def c_entry(function: Callable[..., Any], kind: Any) -> int:
-    """Return the address of `function` compiled with the calling convention of C, from the cache when it is there."""
-    entry = CFunc(function, sigutils.normalize_signature(kind), locals={}, options={"error_model": "numpy"})
+    """Return the address of `function` compiled with the calling convention of C, from the cache when it is there.
+
+    It allocates nothing, so that no reference is counted: that is a good part of the time to compile.
+    """
+    options = {"error_model": "numpy", "_nrt": False}
+    entry = CFunc(function, sigutils.normalize_signature(kind), locals={}, options=options)
     entry.enable_caching()
     entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))
     entry.compile()
@@ -74,96 +84,123 @@ def _text(path: str) -> bytes:
         return source.read()
 
 
-_NUMBER = types.CPointer(types.float64)
-_INTEGER = types.CPointer(types.int32)
-_LETTER = types.CPointer(types.uint8)
-
-
-def _external(library: str, name: str, *arguments: Any) -> types.ExternalFunction:
+def _routine(library: str, name: str) -> str:
+    """Register a routine of scipy's BLAS or LAPACK, return the name under which compiled code finds it."""
     symbol = f"bayeslmm_{name}"
     llvmlite.binding.add_symbol(symbol, get_cython_function_address(f"scipy.linalg.cython_{library}", name))
-    return types.ExternalFunction(symbol, types.void(*arguments))
+    return symbol
 
 
-_dpotrf = _external("lapack", "dpotrf", _LETTER, _INTEGER, _NUMBER, _INTEGER, _INTEGER)
-_dpotri = _external("lapack", "dpotri", _LETTER, _INTEGER, _NUMBER, _INTEGER, _INTEGER)
-_dtrsm = _external(
-    "blas", "dtrsm", _LETTER, _LETTER, _LETTER, _LETTER, _INTEGER, _INTEGER, _NUMBER, _NUMBER, _INTEGER, _NUMBER, _INTEGER
-)
-_dsyrk = _external(
-    "blas", "dsyrk", _LETTER, _LETTER, _INTEGER, _INTEGER, _NUMBER, _NUMBER, _INTEGER, _NUMBER, _NUMBER, _INTEGER
-)
-_dsymm = _external(
-    "blas", "dsymm", _LETTER, _LETTER, _INTEGER, _INTEGER, _NUMBER, _NUMBER, _INTEGER, _NUMBER, _INTEGER, _NUMBER,
-    _NUMBER, _INTEGER,
-)  # fmt: skip
+def _emit(context, builder, signature, arguments, symbol, pattern):  # type: ignore[no-untyped-def]
+    """Write a call in Fortran's convention: every argument by address, numbers put on the stack.
 
-_LEFT, _RIGHT, _UPPER, _PLAIN, _TRANSPOSED, _NONUNIT = (ord(letter) for letter in "LRUNTN")
+    `pattern` has one entry per argument of the routine: a letter for a constant character, the position of one of our
+    arguments, or "info" for the returned status, which becomes our result (0 without one).
+    """
+    stack, kinds, values = cgutils.alloca_once, [], []
+    info = stack(builder, ir.IntType(32))
+    builder.store(ir.Constant(ir.IntType(32), 0), info)
+    for part in pattern:
+        if part == "info":
+            value = info
+        elif isinstance(part, str):
+            value = stack(builder, ir.IntType(8))
+            builder.store(ir.Constant(ir.IntType(8), ord(part)), value)
+        elif isinstance(signature.args[part], types.Array):
+            value = cgutils.create_struct_proxy(signature.args[part])(context, builder, value=arguments[part]).data
+        elif signature.args[part] == types.float64:
+            value = stack(builder, ir.DoubleType())
+            builder.store(arguments[part], value)
+        else:
+            value = stack(builder, ir.IntType(32))
+            builder.store(builder.trunc(arguments[part], ir.IntType(32)), value)
+        values.append(value)
+        kinds.append(value.type)
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), kinds), symbol)
+    builder.call(function, values)
+    return builder.sext(builder.load(info), ir.IntType(64))
 
 
-@compiled
-def _letters(first, second, third, fourth):  # type: ignore[no-untyped-def]
-    out = np.empty(4, dtype=np.uint8)
-    out[0], out[1], out[2], out[3] = first, second, third, fourth
-    return out
+_POTRF, _POTRI = _routine("lapack", "dpotrf"), _routine("lapack", "dpotri")
+_TRSM, _SYRK, _SYMM = _routine("blas", "dtrsm"), _routine("blas", "dsyrk"), _routine("blas", "dsymm")
 
 
-@compiled
+@intrinsic
+def _potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _POTRF, ("U", 0, 1, 0, "info"))
+
+    return types.int64(types.int64, a), generate
+
+
+@intrinsic
+def _potri(typing_context, n, a):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _POTRI, ("U", 0, 1, 0, "info"))
+
+    return types.int64(types.int64, a), generate
+
+
+@intrinsic
+def _trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _TRSM, ("R", "U", "N", "N", 1, 0, 2, 3, 0, 4, 1))
+
+    return types.int64(types.int64, types.int64, types.float64, a, b), generate
+
+
+@intrinsic
+def _trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _TRSM, ("R", "U", "T", "N", 1, 0, 2, 3, 0, 4, 1))
+
+    return types.int64(types.int64, types.int64, types.float64, a, b), generate
+
+
+@intrinsic
+def _syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _SYRK, ("U", "N", 0, 1, 2, 3, 0, 4, 5, 0))
+
+    return types.int64(types.int64, types.int64, types.float64, a, types.float64, c), generate
+
+
+@intrinsic
+def _symm(typing_context, n, m, one, a, b, zero, c):  # type: ignore[no-untyped-def]
+    def generate(*context):  # type: ignore[no-untyped-def]
+        return _emit(*context, _SYMM, ("L", "U", 0, 1, 2, 3, 0, 4, 0, 5, 6, 0))
+
+    return types.int64(types.int64, types.int64, types.float64, a, b, types.float64, c), generate
+
+
+@inlined
 def cholesky(a):  # type: ignore[no-untyped-def]
     """Overwrite the lower triangle of C-ordered `a` (n, n) by its Cholesky factor; return 0 on success."""
-    letters = _letters(_UPPER, 0, 0, 0)
-    sizes = np.empty(2, dtype=np.int32)
-    sizes[0], sizes[1] = a.shape[0], 0
-    _dpotrf(letters.ctypes, sizes.ctypes, a.ctypes, sizes.ctypes, sizes[1:].ctypes)
-    return sizes[1]
+    return _potrf(a.shape[0], a)
 
 
-@compiled
+@inlined
 def inverse_from_cholesky(a):  # type: ignore[no-untyped-def]
     """Overwrite the lower triangle of C-ordered `a`, a Cholesky factor, by that of the inverse; return 0 on success."""
-    letters = _letters(_UPPER, 0, 0, 0)
-    sizes = np.empty(2, dtype=np.int32)
-    sizes[0], sizes[1] = a.shape[0], 0
-    _dpotri(letters.ctypes, sizes.ctypes, a.ctypes, sizes.ctypes, sizes[1:].ctypes)
-    return sizes[1]
+    return _potri(a.shape[0], a)
 
 
-@compiled
+@inlined
 def solve_lower(root, b, transposed):  # type: ignore[no-untyped-def]
     """Overwrite C-ordered `b` (n, r) by the solution of `root x = b`, or of `root' x = b` when transposed."""
-    letters = _letters(_RIGHT, _UPPER, _TRANSPOSED if transposed else _PLAIN, _NONUNIT)
-    sizes = np.empty(2, dtype=np.int32)
-    sizes[0], sizes[1] = b.shape[1], b.shape[0]
-    one = np.ones(1)
-    _dtrsm(
-        letters.ctypes, letters[1:].ctypes, letters[2:].ctypes, letters[3:].ctypes, sizes.ctypes, sizes[1:].ctypes,
-        one.ctypes, root.ctypes, sizes[1:].ctypes, b.ctypes, sizes.ctypes,
-    )  # fmt: skip
+    if transposed:
+        _trsm_transposed(b.shape[0], b.shape[1], 1.0, root, b)
+    else:
+        _trsm_plain(b.shape[0], b.shape[1], 1.0, root, b)
 
 
-@compiled
+@inlined
 def add_gram(rows, scale, keep, out):  # type: ignore[no-untyped-def]
     """Set the lower triangle of C-ordered `out` (n, n) to `keep * out + scale * rows' rows`, `rows` (m, n) C-ordered."""
-    letters = _letters(_UPPER, _PLAIN, 0, 0)
-    sizes = np.empty(2, dtype=np.int32)
-    sizes[0], sizes[1] = rows.shape[1], rows.shape[0]
-    factors = np.empty(2)
-    factors[0], factors[1] = scale, keep
-    _dsyrk(
-        letters.ctypes, letters[1:].ctypes, sizes.ctypes, sizes[1:].ctypes, factors.ctypes, rows.ctypes, sizes.ctypes,
-        factors[1:].ctypes, out.ctypes, sizes.ctypes,
-    )  # fmt: skip
+    _syrk(rows.shape[1], rows.shape[0], scale, rows, keep, out)
 
 
-@compiled
+@inlined
 def symmetric_product(matrix, rows, out):  # type: ignore[no-untyped-def]
     """Set `out` (m, n) to `rows @ matrix`, `matrix` (n, n) symmetric with its lower triangle given, all C-ordered."""
-    letters = _letters(_LEFT, _UPPER, 0, 0)
-    sizes = np.empty(2, dtype=np.int32)
-    sizes[0], sizes[1] = rows.shape[1], rows.shape[0]
-    factors = np.zeros(2)
-    factors[0] = 1.0
-    _dsymm(
-        letters.ctypes, letters[1:].ctypes, sizes.ctypes, sizes[1:].ctypes, factors.ctypes, matrix.ctypes, sizes.ctypes,
-        rows.ctypes, sizes.ctypes, factors[1:].ctypes, out.ctypes, sizes.ctypes,
-    )  # fmt: skip
+    _symm(rows.shape[1], rows.shape[0], 1.0, matrix, rows, 0.0, out)

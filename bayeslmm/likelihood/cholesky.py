@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.handle import (
+from bayeslmm.likelihood._compiled import compiled, inlined
+from bayeslmm.likelihood.handle import ARGUMENTS, FULL, HALF, call, engine_of, pack, set_matrix, set_vector
+from bayeslmm.likelihood.numeric import Workspace, new_workspace
+from bayeslmm.likelihood.operations import (
     FACTORISE,
+    FACTORS,
+    GATHER,
+    GRAM,
     INVERT,
-    PULL_BACK,
-    REDUCE,
+    MIX,
+    MIXING,
+    OUT,
+    RHS,
+    ROOT,
     SOLVE_HALF,
     SOLVE_OTHER_HALF,
-    add_matrix,
-    add_vector,
-    call_engine,
-    pack,
+    SPREAD,
+    TEMPLATES,
+    B,
 )
-from bayeslmm.likelihood.numeric import Workspace, new_workspace
 
 __all__ = [
     "Workspace",
@@ -39,6 +45,42 @@ __all__ = [
 ]
 
 
+@inlined
+def run(handle, operation):  # type: ignore[no-untyped-def]
+    """Let the factorisation do one operation on a handle."""
+    handle[0] = operation
+    return call(engine_of(handle), handle)
+
+
+@inlined
+def reduce_with(handle):  # type: ignore[no-untyped-def]
+    """Do `reduce_products` on a handle that holds its arguments, gram as B."""
+    run(handle, SPREAD)
+    gram, rows, columns = handle[ARGUMENTS + 3 * B], handle[ARGUMENTS + 3 * B + 1], handle[ARGUMENTS + 3 * B + 2]
+    aim(handle, handle[HALF], handle[HALF + 1], handle[HALF + 2])
+    run(handle, SOLVE_HALF)
+    aim(handle, gram, rows, columns)
+    run(handle, GRAM)
+
+
+@inlined
+def pull_back_with(handle):  # type: ignore[no-untyped-def]
+    """Do `pull_back` on a handle that holds its arguments."""
+    run(handle, MIX)
+    aim(handle, handle[FULL], handle[HALF + 1], handle[ARGUMENTS + 3 * MIXING + 2])
+    run(handle, SOLVE_OTHER_HALF)
+    run(handle, INVERT)
+    run(handle, GATHER)
+
+
+@inlined
+def aim(handle, address, rows, columns):  # type: ignore[no-untyped-def]
+    """Make the matrix at `address` the argument B."""
+    handle[ARGUMENTS + 3 * B] = address
+    handle[ARGUMENTS + 3 * B + 1] = rows
+    handle[ARGUMENTS + 3 * B + 2] = columns
+
+
 @compiled
 def factorise(s, w, templates):  # type: ignore[no-untyped-def]
     """Factor A in the workspace; return log|A|, not a number when A is not positive definite in floating point.
@@ -50,25 +92,25 @@ def factorise(s, w, templates):  # type: ignore[no-untyped-def]
     templates : float64
         Lambda of each factor, (K, K) in C order, one after the other.
     """
-    handle = pack(FACTORISE, s, w)
-    add_vector(handle, 0, templates)
-    return call_engine(s.engine[0], handle)
+    handle = pack(s, w)
+    set_vector(handle, TEMPLATES, templates)
+    return run(handle, FACTORISE)
 
 
 @compiled
 def solve_half(s, w, b):  # type: ignore[no-untyped-def]
     """Overwrite `b` (q, r), C-ordered, by the solution of L x = b; `factorise` has been called."""
-    handle = pack(SOLVE_HALF, s, w)
-    add_matrix(handle, 0, b)
-    call_engine(s.engine[0], handle)
+    handle = pack(s, w)
+    set_matrix(handle, B, b)
+    run(handle, SOLVE_HALF)
 
 
 @compiled
 def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
     """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b; `factorise` has been called."""
-    handle = pack(SOLVE_OTHER_HALF, s, w)
-    add_matrix(handle, 0, b)
-    call_engine(s.engine[0], handle)
+    handle = pack(s, w)
+    set_matrix(handle, B, b)
+    run(handle, SOLVE_OTHER_HALF)
 
 
 @compiled
@@ -81,7 +123,7 @@ def invert(s, w):  # type: ignore[no-untyped-def]
     ----------
     Takahashi, Fagan & Chin (1973), Formation of a sparse bus impedance matrix; Erisman & Tinney (1975), *CACM* 18(3).
     """
-    call_engine(s.engine[0], pack(INVERT, s, w))
+    run(pack(s, w), INVERT)
 
 
 @compiled
@@ -100,12 +142,12 @@ def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped
     gram, out : (p + 1, p + 1)
         [X y]'[X y], and the result.
     """
-    handle = pack(REDUCE, s, w)
-    add_vector(handle, 0, templates)
-    add_matrix(handle, 1, rhs)
-    add_matrix(handle, 2, gram)
-    add_matrix(handle, 3, out)
-    call_engine(s.engine[0], handle)
+    handle = pack(s, w)
+    set_vector(handle, TEMPLATES, templates)
+    set_matrix(handle, RHS, rhs)
+    set_matrix(handle, B, gram)
+    set_matrix(handle, ROOT, out)
+    reduce_with(handle)
 
 
 @compiled
@@ -130,11 +172,11 @@ def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore
     """
     factors = np.empty(2)
     factors[0], factors[1] = weight, scale
-    handle = pack(PULL_BACK, s, w)
-    add_vector(handle, 0, templates)
-    add_matrix(handle, 1, rhs)
-    add_matrix(handle, 2, mixing)
-    add_vector(handle, 3, factors)
-    add_vector(handle, 4, out)
-    call_engine(s.engine[0], handle)
-    return factors[0]
+    handle = pack(s, w)
+    set_vector(handle, TEMPLATES, templates)
+    set_matrix(handle, RHS, rhs)
+    set_matrix(handle, MIXING, mixing)
+    set_vector(handle, FACTORS, factors)
+    set_vector(handle, OUT, out)
+    pull_back_with(handle)
+    factors[0] = 0.0  # keeps the array alive until here

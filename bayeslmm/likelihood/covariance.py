@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import compiled, inlined, internal
 
 KINDS = ("us", "diag", "cs", "ar1")
 _US, _DIAG, _CS, _AR1 = range(4)
@@ -50,129 +50,115 @@ class TermArrays(NamedTuple):
     template_start: NDArray[np.int64]
 
 
+class Space(NamedTuple):
+    """The scales of the search coordinates as arrays, for compiled code; see `bayeslmm.likelihood.search`.
+
+    Parameters
+    ----------
+    n_levels : (T,) int64
+        Levels of each term's factor.
+    root_start : (T,) int64
+        Where each term's `T` starts in `roots`.
+    roots, inverse_roots : float64
+        `T` and its inverse, (k, k) for each term.
+    """
+
+    n_levels: NDArray[np.int64]
+    root_start: NDArray[np.int64]
+    roots: NDArray[np.float64]
+    inverse_roots: NDArray[np.float64]
+
+
 @compiled
 def correlation_root(kind, rho, root, slope):  # type: ignore[no-untyped-def]
-    """Fill the Cholesky root of a cs or ar1 correlation matrix and its derivative in `rho`.
-
-    Both roots have one value below the diagonal of each column up to a power of rho, so no factorisation is needed.
-    """
-    k = root.shape[0]
+    """Fill the Cholesky root of a cs or ar1 correlation matrix (k, k) and its derivative in `rho`."""
     root[:, :] = 0.0
     slope[:, :] = 0.0
-    if kind == _AR1:
-        scale = np.sqrt(1.0 - rho * rho)
-        for j in range(k):
-            head = 1.0 if j == 0 else scale
-            head_slope = 0.0 if j == 0 else -rho / scale
-            power, power_slope = 1.0, 0.0
-            for i in range(j, k):
-                root[i, j] = head * power
-                slope[i, j] = head_slope * power + head * power_slope
-                power_slope = power_slope * rho + power
-                power = power * rho
-        return
     used, used_slope = 0.0, 0.0
-    for j in range(k):
+    for j in range(root.shape[0]):
+        head, head_slope, below, below_slope = root_column(kind, rho, j, used, used_slope)
+        used += below * below
+        used_slope += 2.0 * below * below_slope
+        root[j, j], slope[j, j] = head, head_slope
+        for i in range(j + 1, root.shape[0]):
+            root[i, j], slope[i, j] = below, below_slope
+            if kind == _AR1:
+                below_slope = below_slope * rho + below
+                below *= rho
+
+
+@inlined
+def root_column(kind, rho, j, used, used_slope):  # type: ignore[no-untyped-def]
+    """Return diagonal and first entry below it of column j of the root, each with its derivative in `rho`.
+
+    `used` is the sum of squares of a row left of the diagonal, the same for all rows of a compound symmetric root; the
+    rest of a column repeats its first entry (cs), or goes on with powers of rho (ar1).
+    """
+    if kind == _AR1:
+        head = 1.0 if j == 0 else np.sqrt(1.0 - rho * rho)
+        head_slope = 0.0 if j == 0 else -rho / head
+        below, below_slope = head * rho, head_slope * rho + head
+    else:
         head = np.sqrt(1.0 - used)
         head_slope = -0.5 * used_slope / head
         below = (rho - used) / head
         below_slope = (1.0 - used_slope - below * head_slope) / head
-        root[j, j] = head
-        slope[j, j] = head_slope
-        for i in range(j + 1, k):
-            root[i, j] = below
-            slope[i, j] = below_slope
-        used += below * below
-        used_slope += 2.0 * below * below_slope
-
-
-@compiled
-def fill_lambda(kind, hom, theta, out):  # type: ignore[no-untyped-def]
-    """Fill the template `out` (k, k) of one term from its parameters."""
-    k = out.shape[0]
-    out[:, :] = 0.0
-    if kind == _US:
-        at = 0
-        for j in range(k):
-            for i in range(j, k):
-                out[i, j] = theta[at]
-                at += 1
-    elif kind == _DIAG:
-        for j in range(k):
-            out[j, j] = theta[0] if hom else theta[j]
-    else:
-        slope = np.empty((k, k))
-        correlation_root(kind, theta[theta.size - 1], out, slope)
-        for i in range(k):
-            sd = theta[0] if hom else theta[i]
-            for j in range(i + 1):
-                out[i, j] *= sd
-
-
-@compiled
-def pull_lambda(kind, hom, theta, gradient, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (m,) with the gradient in theta, given the `gradient` (k, k) in the template."""
-    k = gradient.shape[0]
-    out[:] = 0.0
-    if kind == _US:
-        at = 0
-        for j in range(k):
-            for i in range(j, k):
-                out[at] = gradient[i, j]
-                at += 1
-    elif kind == _DIAG:
-        for j in range(k):
-            out[0 if hom else j] += gradient[j, j]
-    else:
-        root, slope = np.empty((k, k)), np.empty((k, k))
-        correlation_root(kind, theta[theta.size - 1], root, slope)
-        for i in range(k):
-            which = 0 if hom else i
-            for j in range(i + 1):
-                out[which] += gradient[i, j] * root[i, j]
-                out[theta.size - 1] += gradient[i, j] * slope[i, j] * theta[which]
+    return head, head_slope, below, below_slope
 
 
 @compiled
 def fill_templates(terms, theta, flat):  # type: ignore[no-untyped-def]
     """Fill the flat array of all factors' templates from the model's theta."""
-    flat[:] = 0.0
-    for t in range(terms.kind.size):
-        k, f = terms.k[t], terms.factor[t]
-        width = terms.factor_k[f]
-        first = terms.theta_start[t]
-        block = np.empty((k, k))
-        size = n_parameters(terms.kind[t], k, terms.hom[t])
-        fill_lambda(terms.kind[t], terms.hom[t], theta[first : first + size], block)
-        base = terms.template_start[f] + terms.column[t] * (width + 1)
-        for i in range(k):
-            for j in range(i + 1):
-                flat[base + i * width + j] = block[i, j]
+    templates_or_pull(terms, theta, flat, theta[:0])
 
 
 @compiled
 def pull_templates(terms, theta, flat, out):  # type: ignore[no-untyped-def]
     """Fill `out` (m,) with the gradient in theta, given the gradient in the flat templates."""
+    templates_or_pull(terms, theta, flat, out)
+
+
+@internal
+def templates_or_pull(terms, theta, flat, out):  # type: ignore[no-untyped-def]
+    """Fill `flat` with the templates if `out` is empty, else `out` with the gradient from that in `flat`."""
+    pull = out.size > 0
+    if pull:
+        out[:] = 0.0
+    else:
+        flat[:] = 0.0
     for t in range(terms.kind.size):
-        k, f = terms.k[t], terms.factor[t]
-        width = terms.factor_k[f]
-        first = terms.theta_start[t]
-        size = n_parameters(terms.kind[t], k, terms.hom[t])
-        base = terms.template_start[f] + terms.column[t] * (width + 1)
-        block = np.empty((k, k))
-        for i in range(k):
-            for j in range(k):
-                block[i, j] = flat[base + i * width + j] if j <= i else 0.0
-        pull_lambda(terms.kind[t], terms.hom[t], theta[first : first + size], block, out[first : first + size])
-
-
-@compiled
-def n_parameters(kind, k, hom):  # type: ignore[no-untyped-def]
-    """Return the number of parameters of one term."""
-    if kind == _US:
-        return k * (k + 1) // 2
-    deviations = 1 if hom else k
-    return deviations if kind == _DIAG else deviations + 1
+        kind, k, hom, first = terms.kind[t], terms.k[t], terms.hom[t], terms.theta_start[t]
+        width = terms.factor_k[terms.factor[t]]
+        base = terms.template_start[terms.factor[t]] + terms.column[t] * (width + 1)
+        correlation = first + (1 if hom else k)
+        at = first
+        used, used_slope, below, below_slope = 0.0, 0.0, 0.0, 0.0
+        for j in range(k):
+            head, head_slope = 1.0, 0.0
+            if kind > _DIAG:
+                head, head_slope, below, below_slope = root_column(kind, theta[correlation], j, used, used_slope)
+                used += below * below
+                used_slope += 2.0 * below * below_slope
+            for i in range(j, k):
+                place = base + i * width + j
+                if kind == _US:
+                    if pull:
+                        out[at] = flat[place]
+                    else:
+                        flat[place] = theta[at]
+                    at += 1
+                    continue
+                deviation = first + (0 if hom else i)
+                entry = head if i == j else below
+                if pull:
+                    out[deviation] += flat[place] * entry
+                    if kind > _DIAG:
+                        out[correlation] += flat[place] * theta[deviation] * (head_slope if i == j else below_slope)
+                elif kind > _DIAG or i == j:
+                    flat[place] = theta[deviation] * entry
+                if i > j and kind == _AR1:
+                    below_slope = below_slope * theta[correlation] + below
+                    below *= theta[correlation]
 
 
 @dataclass(frozen=True)
@@ -222,7 +208,9 @@ class Covariance:
     @property
     def n_theta(self) -> int:
         """Number of parameters."""
-        return int(n_parameters.py_func(self.code, self.k, self.hom))
+        if self.kind == "us":
+            return self.k * (self.k + 1) // 2
+        return (1 if self.hom else self.k) + (self.kind != "diag")
 
     @property
     def is_correlated(self) -> bool:
@@ -257,23 +245,41 @@ class Covariance:
 
     def Lambda(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Return the template (k, k), lower triangular, for parameters `theta` (m,)."""
-        out = np.empty((self.k, self.k))
-        fill_lambda(self.code, self.hom, np.asarray(theta, dtype=np.float64), out)
-        return out
+        theta = np.asarray(theta, dtype=np.float64)
+        if self.kind == "us":
+            out = np.zeros((self.k, self.k))
+            out.T[np.triu_indices(self.k)] = theta
+            return out
+        if self.kind == "diag":
+            return np.diag(np.broadcast_to(theta, self.k))
+        return np.broadcast_to(theta[:-1], self.k)[:, None] * semidefinite_root(self._corr(theta[-1])[0])
 
     def dLambda(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Return the derivative (m, k, k) of the template in each parameter."""
         theta = np.asarray(theta, dtype=np.float64)
-        out = np.zeros((self.n_theta, self.k, self.k))
-        unit = np.zeros((self.k, self.k))
-        column = np.empty(self.n_theta)
-        for i in range(self.k):
-            for j in range(i + 1):
-                unit[i, j] = 1.0
-                pull_lambda(self.code, self.hom, theta, unit, column)
-                out[:, i, j] = column
-                unit[i, j] = 0.0
-        return out
+        units = np.eye(self.k)[:, :, None] * np.eye(self.k)[:, None, :]
+        if self.kind == "us":
+            rows, columns = np.triu_indices(self.k)
+            out = np.zeros((self.n_theta, self.k, self.k))
+            out[np.arange(self.n_theta), columns, rows] = 1.0
+            return out
+        if self.kind == "diag":
+            return units.sum(axis=0, keepdims=True) if self.hom else units
+        corr, change = self._corr(theta[-1])
+        root = np.linalg.cholesky(corr)
+        inverse = np.linalg.inv(root)
+        inner = np.tril(inverse @ change @ inverse.T)
+        inner[np.diag_indices(self.k)] *= 0.5
+        deviations = np.broadcast_to(theta[:-1], self.k)[:, None]
+        scaled = root[None] if self.hom else units @ root
+        return np.concatenate([scaled, (deviations * (root @ inner))[None]])
+
+    def _corr(self, rho: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the cs or ar1 correlation matrix, and its derivative in rho."""
+        lag = np.abs(np.subtract.outer(np.arange(self.k), np.arange(self.k))).astype(np.float64)
+        if self.kind == "cs":
+            lag = np.minimum(lag, 1.0)
+        return rho**lag, lag * rho ** np.maximum(lag - 1.0, 0.0)
 
     def sd_corr(self, theta: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return standard deviations (k,), in units of sigma, and correlations (k, k).
@@ -456,15 +462,17 @@ class Layout:
             template_start=np.cumsum(widths**2) - widths**2,
         )
 
-    def flat_templates(self, theta: ArrayLike) -> NDArray[np.float64]:
-        """Return all factors' templates one after the other, each (K, K) in C order."""
-        flat = np.empty(sum(k * k for k in self.n_effects))
-        fill_templates(self.arrays, np.asarray(theta, dtype=np.float64), flat)
-        return flat
-
     def templates(self, theta: ArrayLike) -> tuple[NDArray[np.float64], ...]:
         """Return the template (K, K) of each factor: block diagonal in its terms."""
-        return self.unflatten(self.flat_templates(theta))
+        out = tuple(np.zeros((k, k)) for k in self.n_effects)
+        for t, part in enumerate(self.split(theta)):
+            place = self.term_columns[t]
+            out[self.term_factor[t]][place, place] = self.covariances[t].Lambda(part)
+        return out
+
+    def flat_templates(self, theta: ArrayLike) -> NDArray[np.float64]:
+        """Return all factors' templates one after the other, each (K, K) in C order."""
+        return np.concatenate([template.ravel() for template in self.templates(theta)])
 
     def unflatten(self, flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return the flat templates (or their gradient) as one (K, K) array per factor."""
@@ -475,6 +483,10 @@ class Layout:
 
     def pull(self, theta: ArrayLike, flat_gradient: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the gradient in `theta` (m,) from the gradient in the flat templates."""
-        out = np.empty(self.n_theta)
-        pull_templates(self.arrays, np.asarray(theta, dtype=np.float64), flat_gradient, out)
-        return out
+        blocks = self.unflatten(flat_gradient)
+        parts = []
+        for t, part in enumerate(self.split(theta)):
+            place = self.term_columns[t]
+            block = blocks[self.term_factor[t]][place, place]
+            parts.append((self.covariances[t].dLambda(part) * block).sum(axis=(1, 2)))
+        return self.gather(parts)

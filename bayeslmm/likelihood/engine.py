@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from numba import carray
+import ctypes
+from functools import lru_cache
+from typing import Any
+
 from numba.core import types
 
 from bayeslmm.likelihood._compiled import c_entry
-from bayeslmm.likelihood.handle import (
+from bayeslmm.likelihood.handle import SIZE, longs, matrix, unpack_structure, unpack_workspace, vector
+from bayeslmm.likelihood.numeric import (
+    factorise,
+    gather_gradient,
+    invert,
+    mix,
+    solve_half,
+    solve_other_half,
+    spread_templates,
+    subtract_gram,
+)
+from bayeslmm.likelihood.operations import (
+    B,
     FACTORISE,
+    FACTORS,
+    GATHER,
+    GRAM,
     INVERT,
-    REDUCE,
-    SIZE,
+    MIX,
+    MIXING,
+    OUT,
+    RHS,
+    ROOT,
     SOLVE_HALF,
     SOLVE_OTHER_HALF,
-    matrix,
-    unpack,
-    vector,
+    SPREAD,
+    TEMPLATES,
 )
-from bayeslmm.likelihood.numeric import factorise, invert, pull_back, reduce_products, solve_half, solve_other_half
 
 
 def engine(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for."""
-    handle = carray(address, (SIZE,))
-    s, w = unpack(handle)
+    handle = longs(address, (SIZE,))
+    s, w = unpack_structure(handle), unpack_workspace(handle)
     operation = handle[0]
+    answer = 0.0
     if operation == FACTORISE:
-        return factorise(s, w, vector(handle, 0))
-    if operation == SOLVE_HALF:
-        solve_half(s, w, matrix(handle, 0))
+        answer = factorise(s, w, vector(handle, TEMPLATES))
+    elif operation == SOLVE_HALF:
+        solve_half(s, w, matrix(handle, B))
     elif operation == SOLVE_OTHER_HALF:
-        solve_other_half(s, w, matrix(handle, 0))
+        solve_other_half(s, w, matrix(handle, B))
     elif operation == INVERT:
         invert(s, w)
-    elif operation == REDUCE:
-        reduce_products(s, w, vector(handle, 0), matrix(handle, 1), matrix(handle, 2), matrix(handle, 3))
-    else:
-        factors = vector(handle, 3)
-        pull_back(
-            s, w, vector(handle, 0), matrix(handle, 1), matrix(handle, 2), factors[0], factors[1], vector(handle, 4)
-        )
-    return 0.0
+    elif operation == SPREAD:
+        spread_templates(s, w, vector(handle, TEMPLATES), matrix(handle, RHS))
+    elif operation == GRAM:
+        subtract_gram(w, matrix(handle, B), matrix(handle, ROOT))
+    elif operation == MIX:
+        mix(w, matrix(handle, RHS), matrix(handle, MIXING))
+    elif operation == GATHER:
+        factors = vector(handle, FACTORS)
+        rank = matrix(handle, MIXING).shape[1]
+        gather_gradient(s, w, vector(handle, TEMPLATES), rank, factors[0], factors[1], vector(handle, OUT))
+    return answer
 
 
-def compile_engine() -> int:
-    """Return the address of the compiled engine."""
-    return c_entry(engine, types.float64(types.CPointer(types.int64)))
+@lru_cache(maxsize=1)
+def engine_address() -> int:
+    """Return the address of the compiled engine, compiling or loading it on first use."""
+    return c_entry(engine, types.float64(types.int64))
+
+
+@lru_cache(maxsize=1)
+def engine_function() -> Any:
+    """Return the compiled engine for Python; it lets other threads run meanwhile."""
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(engine_address())

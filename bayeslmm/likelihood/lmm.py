@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,98 +21,109 @@ from scipy.linalg import lapack, solve_triangular
 
 from bayeslmm.errors import FitError
 from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.cholesky import (
-    Workspace,
-    factorise,
-    invert,
-    new_workspace,
-    pull_back,
-    reduce_products,
-    solve_other_half,
-)
-from bayeslmm.likelihood.covariance import Layout, fill_templates, pull_templates
+from bayeslmm.likelihood.cholesky import Workspace, new_workspace
+from bayeslmm.likelihood.coordinates import fill_from_means, new_space
+from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.symbolic import Analysis, analyse
+from bayeslmm.likelihood.engine import engine_function
+from bayeslmm.likelihood.handle import new_handle, set_argument
+from bayeslmm.likelihood.model_entry import model_function
+from bayeslmm.likelihood.operations import (
+    EVALUATE,
+    FACTORS,
+    GRAM_MATRIX,
+    INVERSE,
+    INVERT,
+    MIXING,
+    OUT,
+    POINT,
+    PROFILE,
+    RHS,
+    ROOT,
+    SETTINGS,
+    SLOPE,
+    SOLVE_OTHER_HALF,
+    TEMPLATES,
+    THETA,
+    THETA_SLOPE,
+    B,
+)
+from bayeslmm.likelihood.small import small_cholesky, small_inverse_root
+from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
+
+__all__ = [
+    "LmmKernel",
+    "Solution",
+    "Storage",
+    "criterion",
+    "criterion_and_gradient",
+    "profile",
+    "small_cholesky",
+    "small_inverse_root",
+    "solve",
+]
 
 
-@compiled
-def small_cholesky(a):  # type: ignore[no-untyped-def]
-    """Overwrite the lower triangle of a small `a` by its Cholesky factor; a negative pivot becomes not a number."""
-    n = a.shape[0]
-    for j in range(n):
-        pivot = a[j, j]
-        for l in range(j):
-            pivot -= a[j, l] * a[j, l]
-        pivot = np.sqrt(pivot)
-        a[j, j] = pivot
-        for i in range(j + 1, n):
-            total = a[i, j]
-            for l in range(j):
-                total -= a[i, l] * a[j, l]
-            a[i, j] = total / pivot
+class Call:
+    """What one thread needs to call the compiled model: a handle, and the arrays it points to.
 
-
-@compiled
-def small_inverse_root(root, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with the inverse of the lower triangular `root`."""
-    n = root.shape[0]
-    out[:, :] = 0.0
-    for j in range(n):
-        out[j, j] = 1.0 / root[j, j]
-        for i in range(j + 1, n):
-            total = 0.0
-            for l in range(j, i):
-                total -= root[i, l] * out[l, j]
-            out[i, j] = total / root[i, i]
-
-
-@compiled
-def profile(s, w, templates, rhs, gram, n_rows, reml, constant, root):  # type: ignore[no-untyped-def]
-    """Return the criterion and log|A|; fill `root` with the Cholesky factor of Q."""
-    log_det = factorise(s, w, templates)
-    reduce_products(s, w, templates, rhs, gram, root)
-    small_cholesky(root)
-    p = root.shape[0] - 1
-    degrees = n_rows - p if reml else n_rows
-    value = log_det + constant
-    if reml:
-        for i in range(p):
-            value += 2.0 * np.log(root[i, i])
-    return value + degrees * (1.0 + np.log(2.0 * np.pi * root[p, p] ** 2 / degrees)), log_det
-
-
-@compiled
-def profile_mixing(root, n_rows, reml):  # type: ignore[no-untyped-def]
-    """Return F with F F' the derivative of the criterion in Q.
-
-    With Q = root root', rows of the inverse root give (X'V0^-1 X)^-1 and, the last one, (-beta, 1) / r.
+    Parameters
+    ----------
+    structure : Structure
+        The symbolic factorisation.
+    workspace : Workspace
+        The numbers of the factorisation.
+    terms : TermArrays
+        The layout.
+    space : Space
+        Scales of the search coordinates.
     """
-    size = root.shape[0]
-    inverse = np.empty((size, size))
-    small_inverse_root(root, inverse)
-    rank = size if reml else 1
-    mixing = np.empty((size, rank))
-    degrees = n_rows - size + 1 if reml else n_rows
-    for i in range(size):
-        for c in range(rank - 1):
-            mixing[i, c] = inverse[c, i]
-        mixing[i, rank - 1] = np.sqrt(degrees) * inverse[size - 1, i]
-    return mixing
+
+    def __init__(self, structure: Structure, workspace: Workspace, terms: TermArrays, space: Space) -> None:
+        size = workspace.half.shape[1]
+        templates = int((terms.factor_k**2).sum())
+        parameters = int(terms.theta_start.size and (terms.theta_start + _counts(terms)).max())
+        self.handle = new_handle(structure, workspace, terms, space)
+        self.workspace, self.space = workspace, space
+        self.root = np.zeros((size, size))
+        self.settings = np.zeros(4)
+        self.answer = np.nan
+        self._kept: dict[int, NDArray[np.float64]] = {}
+        scratch = {
+            ROOT: self.root, SETTINGS: self.settings, TEMPLATES: np.zeros(templates), OUT: np.zeros(templates),
+            INVERSE: np.zeros((size, size)), MIXING: np.zeros(size * size), FACTORS: np.ones(2),
+            THETA: np.zeros(parameters), THETA_SLOPE: np.zeros(parameters),
+        }  # fmt: skip
+        for argument, array in scratch.items():
+            self.set(argument, array)
+
+    def set(self, argument: int, array: NDArray[np.float64]) -> None:
+        """Make `array`, C-ordered, an argument of the calls to come, and keep it alive."""
+        self._kept[argument] = array
+        set_argument(self.handle, argument, array)
+
+    def __call__(self, operation: int) -> float:
+        """Let the compiled model do one operation."""
+        self.handle[0] = operation
+        self.answer = float(model_function()(self.handle.ctypes.data))
+        return self.answer
+
+    def invert(self) -> None:
+        """Overwrite the factorisation by the selected inverse."""
+        self.handle[0] = INVERT
+        engine_function()(self.handle.ctypes.data)
+
+    def solve_other_half(self, b: NDArray[np.float64]) -> None:
+        """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b."""
+        self.set(B, b)
+        self.handle[0] = SOLVE_OTHER_HALF
+        engine_function()(self.handle.ctypes.data)
 
 
-@compiled
-def evaluate(s, w, terms, theta, rhs, gram, n_rows, reml, constant, gradient):  # type: ignore[no-untyped-def]
-    """Return the criterion at `theta`; fill `gradient` (m,) unless it is empty."""
-    last = terms.factor_k.size - 1
-    templates = np.empty(terms.template_start[last] + terms.factor_k[last] ** 2)
-    fill_templates(terms, theta, templates)
-    root = np.empty(gram.shape)
-    value, _ = profile(s, w, templates, rhs, gram, n_rows, reml, constant, root)
-    if gradient.size > 0:
-        flat = np.empty(templates.size)
-        pull_back(s, w, templates, rhs, profile_mixing(root, n_rows, reml), 1.0, 1.0, flat)
-        pull_templates(terms, theta, flat, gradient)
-    return value
+def _counts(terms: TermArrays) -> NDArray[np.int64]:
+    """Return the number of parameters of each term."""
+    free = np.where(terms.hom > 0, 1, terms.k)
+    return np.where(terms.kind == 0, terms.k * (terms.k + 1) // 2, free + (terms.kind > 1))
 
 
 @dataclass(frozen=True)
@@ -227,10 +237,27 @@ class LmmKernel:
     @property
     def workspace(self) -> Workspace:
         """The numbers of this thread's factorisation, allocated on first use."""
-        workspace: Workspace | None = getattr(self._local, "workspace", None)
-        if workspace is None:
-            workspace = self._local.workspace = new_workspace(self.analysis, self.products.n_fixed + 1)
-        return workspace
+        return self._call.workspace
+
+    @property
+    def _call(self) -> Call:
+        call: Call | None = getattr(self._local, "call", None)
+        if call is None:
+            call = self._local.call = self._new_call()
+        return call
+
+    def _new_call(self) -> Call:
+        space, terms = new_space(self.layout), self.layout.arrays
+        fill_from_means([block.mean(axis=0) for block in self.products.diagonal], terms, space)
+        return Call(self.analysis.structure, self.new_workspace(), terms, space)
+
+    def prepared(self, reml: bool) -> Call:
+        """Return this thread's call, aimed at this kernel's response and at REML or ML."""
+        call = self._call
+        call.set(RHS, self.rhs)
+        call.set(GRAM_MATRIX, self.products.gram)
+        call.settings[:3] = self.n_rows, reml, self.constant(reml)
+        return call
 
     def new_workspace(self) -> Workspace:
         """Return a workspace of its own, for a thread that compiled code runs in."""
@@ -346,12 +373,10 @@ def _evaluate(theta: ArrayLike, model: LmmKernel, reml: bool, gradient: NDArray[
     theta = np.ascontiguousarray(theta, dtype=np.float64)
     if theta.shape != (model.layout.n_theta,):
         raise ValueError(f"theta has shape {theta.shape}, the model has {model.layout.n_theta} covariance parameters")
-    return float(
-        evaluate(
-            model.analysis.structure, model.workspace, model.layout.arrays, theta, model.rhs, model.products.gram,
-            model.n_rows, reml, model.constant(reml), gradient,
-        )
-    )  # fmt: skip
+    call = model.prepared(reml)
+    call.set(POINT, theta)
+    call.set(SLOPE, gradient)
+    return call(EVALUATE)
 
 
 @dataclass(frozen=True)
@@ -407,8 +432,8 @@ class Solution:
     @cached_property
     def _conditional_covariances(self) -> tuple[NDArray[np.float64], ...]:
         s, w = self.model.analysis.structure, self.model.workspace
-        factorise(s, w, self.model.layout.flat_templates(self.theta))
-        invert(s, w)
+        call, _ = _profile_at(self.theta, self.model, self.reml)
+        call.invert()
         blocks = []
         templates = self.model.layout.templates(self.theta)
         for first, template in zip(self.model.analysis.first_row, templates, strict=True):
@@ -425,13 +450,11 @@ class Solution:
         """Return the diagonal (n,) of the matrix that takes y to the fitted values; its sum is the model's size."""
         model, rows = self.model, self.model.products.source
         s, w = model.analysis.structure, model.workspace
-        flat = model.layout.flat_templates(self.theta)
-        root = np.empty(model.products.gram.shape)
-        profile(s, w, flat, model.rhs, model.products.gram, model.n_rows, self.reml, 0.0, root)
+        call, root = _profile_at(self.theta, model, self.reml)
         effects = w.half[:, :-1].copy()
         if effects.size:
-            solve_other_half(s, w, effects)
-        invert(s, w)
+            call.solve_other_half(effects)
+        call.invert()
         p = model.products.n_fixed
         whitener = solve_triangular(model.products.R0, np.eye(p)) if p else model.products.R0
         fixed = rows.X @ whitener
@@ -477,21 +500,66 @@ class Solution:
         model = self.model
         p, q = model.products.n_fixed, model.analysis.n_columns
         scale = self.sigma if sigma is None else sigma
-        s, w = model.analysis.structure, model.workspace
-        root = np.empty(model.products.gram.shape)
-        flat = model.layout.flat_templates(self.theta)
-        profile(s, w, flat, model.rhs, model.products.gram, model.n_rows, self.reml, 0.0, root)
+        call, root = _profile_at(self.theta, model, self.reml)
+        half = call.workspace.half
         noise = solve_triangular(root[:p, :p], rng.standard_normal((p, n)), lower=True, trans="T") if p else root[:0, :0]
         mean = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
         whitened = mean[:, None] + scale * (noise if p else np.zeros((0, n)))
-        u = w.half[:, [p]] - w.half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
-        solve_other_half(s, w, u)
+        u = half[:, [p]] - half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
+        call.solve_other_half(u)
         beta = model.products.beta0 + (solve_triangular(model.products.R0, whitened).T if p else np.zeros((n, 0)))
         effects = [
             np.einsum("ab,jbs->sja", template, block)
             for template, block in zip(model.layout.templates(self.theta), model.split(u), strict=True)
         ]
         return beta, tuple(effects)
+
+
+def _profile_at(theta: NDArray[np.float64], model: LmmKernel, reml: bool) -> tuple[Call, NDArray[np.float64]]:
+    """Evaluate at `theta`; return the call, whose workspace holds the factorisation, and the Cholesky factor of Q."""
+    _evaluate(theta, model, reml, _NO_GRADIENT)
+    call = model.prepared(reml)
+    return call, np.tril(call.root)
+
+
+def profile(
+    structure: Structure,
+    workspace: Workspace,
+    templates: NDArray[np.float64],
+    rhs: NDArray[np.float64],
+    gram: NDArray[np.float64],
+    n_rows: int,
+    reml: bool,
+    constant: float,
+    root: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Return the criterion for given templates, and log|A|; fill `root` with the Cholesky factor of Q.
+
+    Parameters
+    ----------
+    structure : Structure
+    workspace : Workspace
+    templates : float64
+        Lambda of each factor, (K, K) in C order, one after the other.
+    rhs : (q, p + 1)
+        Z'[X y] in engine order.
+    gram, root : (p + 1, p + 1)
+        [X y]'[X y]; lower triangular result.
+    n_rows : int
+        Number of observations.
+    reml : bool
+        REML criterion or ML deviance.
+    constant : float
+        Added to the criterion.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    terms, space = TermArrays(*[nothing] * 8), Space(nothing, nothing, np.zeros(0), np.zeros(0))
+    call = Call(structure, workspace, terms, space)
+    call.settings[:3] = n_rows, reml, constant
+    for argument, array in ((RHS, rhs), (GRAM_MATRIX, gram), (ROOT, root), (TEMPLATES, templates)):
+        call.set(argument, array)
+    value = call(PROFILE)
+    return value, float(call.settings[3])
 
 
 def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
@@ -516,22 +584,19 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
         If the factorisation breaks down at this theta.
     """
     theta = np.ascontiguousarray(theta, dtype=np.float64)
-    s, w, products = model.analysis.structure, model.workspace, model.products
+    products = model.products
     p = products.n_fixed
-    root = np.empty(products.gram.shape)
-    value, logdet_A = profile(
-        s, w, model.layout.flat_templates(theta), model.rhs, products.gram, model.n_rows, reml, model.constant(reml), root
-    )
+    call, root = _profile_at(theta, model, reml)
+    value, logdet_A = call.answer, call.settings[3]
     if not np.isfinite(value):
         raise FitError(
             "the factorisation broke down: theta is too large for double precision, or the response is an exact\n"
             "  linear function of the predictors, so that there is no residual variance."
         )
-    root = np.tril(root)
     whitened = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
     direction = np.append(-whitened, 1.0)
-    u = np.ascontiguousarray((w.half @ direction)[:, None])
-    solve_other_half(s, w, u)
+    u = (call.workspace.half @ direction)[:, None]
+    call.solve_other_half(u)
     spherical = model.split(u[:, 0])
     pwrss, ussq = float(root[p, p] ** 2), float((u * u).sum())
     RX = root[:p, :p].T @ products.R0

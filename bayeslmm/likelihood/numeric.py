@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from bayeslmm.likelihood._compiled import (
     add_gram,
     cholesky,
-    compiled,
     inlined,
+    internal,
     inverse_from_cholesky,
     solve_lower,
     symmetric_product,
@@ -93,7 +93,7 @@ def new_workspace(analysis: Analysis, n_rhs: int) -> Workspace:
     )
 
 
-@compiled
+@internal
 def assemble(s, w, templates):  # type: ignore[no-untyped-def]
     """Write Lambda' Z'Z Lambda + I into head and tail."""
     n_head_rows = s.offset[s.row_start.size - 1]
@@ -167,32 +167,31 @@ def factor_column(s, w, h):  # type: ignore[no-untyped-def]
     k = s.offset[h + 1] - s.offset[h]
     base = s.value_start[h]
     stop = s.value_start[h + 1]
-    if k == 1:
-        pivot = np.sqrt(w.head[base])
-        w.head[base] = pivot
-        inverse = 1.0 / pivot
-        for at in range(base + 1, stop):
-            w.head[at] *= inverse
-        return pivot
     product = 1.0
-    for j in range(k):
-        pivot = w.head[base + j * k + j]
-        for l in range(j):
-            pivot -= w.head[base + j * k + l] ** 2
-        pivot = np.sqrt(pivot)
-        w.head[base + j * k + j] = pivot
-        product *= pivot
-        for i in range(j + 1, k):
-            total = w.head[base + i * k + j]
-            for l in range(j):
-                total -= w.head[base + i * k + l] * w.head[base + j * k + l]
-            w.head[base + i * k + j] = total / pivot
-    for row in range(base + k * k, stop, k):
+    if k == 1:
+        product = np.sqrt(w.head[base])
+        w.head[base] = product
+        for at in range(base + 1, stop):
+            w.head[at] /= product
+    else:
         for j in range(k):
-            total = w.head[row + j]
+            pivot = w.head[base + j * k + j]
             for l in range(j):
-                total -= w.head[row + l] * w.head[base + j * k + l]
-            w.head[row + j] = total / w.head[base + j * k + j]
+                pivot -= w.head[base + j * k + l] ** 2
+            pivot = np.sqrt(pivot)
+            w.head[base + j * k + j] = pivot
+            product *= pivot
+            for i in range(j + 1, k):
+                total = w.head[base + i * k + j]
+                for l in range(j):
+                    total -= w.head[base + i * k + l] * w.head[base + j * k + l]
+                w.head[base + i * k + j] = total / pivot
+        for row in range(base + k * k, stop, k):
+            for j in range(k):
+                total = w.head[row + j]
+                for l in range(j):
+                    total -= w.head[row + l] * w.head[base + j * k + l]
+                w.head[row + j] = total / w.head[base + j * k + j]
     return product
 
 
@@ -236,7 +235,7 @@ def pad_column(s, w, h, source, at):  # type: ignore[no-untyped-def]
             w.panel[at + d, row] = source[values + (a - first) * k + d]
 
 
-@compiled
+@internal
 def factorise(s, w, templates):  # type: ignore[no-untyped-def]
     """Factor A in the workspace; return log|A|, not a number when A is not positive definite in floating point."""
     assemble(s, w, templates)
@@ -266,13 +265,13 @@ def factorise(s, w, templates):  # type: ignore[no-untyped-def]
     log_product += np.log(product)
     if w.tail.shape[0] > 0:
         if cholesky(w.tail) != 0:
-            return np.nan
+            log_product = np.nan
         for i in range(w.tail.shape[0]):
             log_product += np.log(w.tail[i, i])
     return 2.0 * log_product
 
 
-@compiled
+@internal
 def solve_half(s, w, b):  # type: ignore[no-untyped-def]
     """Overwrite `b` (q, r) by the solution of L x = b."""
     n_head = s.row_start.size - 1
@@ -300,7 +299,7 @@ def solve_half(s, w, b):  # type: ignore[no-untyped-def]
         solve_lower(w.tail, b[s.offset[n_head] :], False)
 
 
-@compiled
+@internal
 def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
     """Overwrite `b` (q, r) by the solution of L' x = b."""
     n_head = s.row_start.size - 1
@@ -387,7 +386,7 @@ def gather_panel(s, w, h, at):  # type: ignore[no-untyped-def]
             w.head_inverse[values + (a - first) * k + d] -= w.panel_product[at + d, row]
 
 
-@compiled
+@internal
 def multiply_padded_tail(s, w):  # type: ignore[no-untyped-def]
     """Do `multiply_tail` for all padded columns, a panel at a time."""
     n_head = s.row_start.size - 1
@@ -418,26 +417,26 @@ def finish_diagonal(s, w, h):  # type: ignore[no-untyped-def]
         for at in range(base + 1, stop):
             total -= w.head[at] * w.head_inverse[at]
         w.head_inverse[base] = total
-        return
-    inverse = w.small[0]
-    for j in range(k):
+    else:
+        inverse = w.small[0]
+        for j in range(k):
+            for i in range(k):
+                inverse[i, j] = 0.0
+            inverse[j, j] = 1.0 / w.head[base + j * k + j]
+            for i in range(j + 1, k):
+                total = 0.0
+                for l in range(j, i):
+                    total -= w.head[base + i * k + l] * inverse[l, j]
+                inverse[i, j] = total / w.head[base + i * k + i]
         for i in range(k):
-            inverse[i, j] = 0.0
-        inverse[j, j] = 1.0 / w.head[base + j * k + j]
-        for i in range(j + 1, k):
-            total = 0.0
-            for l in range(j, i):
-                total -= w.head[base + i * k + l] * inverse[l, j]
-            inverse[i, j] = total / w.head[base + i * k + i]
-    for i in range(k):
-        for j in range(i + 1):
-            total = 0.0
-            for l in range(i, k):
-                total += inverse[l, i] * inverse[l, j]
-            for row in range(base + k * k, stop, k):
-                total -= w.head[row + i] * w.head_inverse[row + j]
-            w.head_inverse[base + i * k + j] = total
-            w.head_inverse[base + j * k + i] = total
+            for j in range(i + 1):
+                total = 0.0
+                for l in range(i, k):
+                    total += inverse[l, i] * inverse[l, j]
+                for row in range(base + k * k, stop, k):
+                    total -= w.head[row + i] * w.head_inverse[row + j]
+                w.head_inverse[base + i * k + j] = total
+                w.head_inverse[base + j * k + i] = total
 
 
 @inlined
@@ -467,7 +466,7 @@ def spread_column(s, w, h):  # type: ignore[no-untyped-def]
                         w.head_inverse[_u(own + c * width + d)] -= x * w.head[_u(mine + d)]
 
 
-@compiled
+@internal
 def invert(s, w):  # type: ignore[no-untyped-def]
     """Fill the entries of A^-1 on the pattern of L; the factor is overwritten.
 
@@ -490,10 +489,10 @@ def invert(s, w):  # type: ignore[no-untyped-def]
             spread_column(s, w, h)
 
 
-@compiled
-def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with Q = [X y]' V0^-1 [X y] = gram - half' half, lower triangle."""
-    n_rhs = gram.shape[0]
+@internal
+def spread_templates(s, w, templates, rhs):  # type: ignore[no-untyped-def]
+    """Fill `half` with Lambda' rhs."""
+    n_rhs = rhs.shape[1]
     for h in range(s.node_factor.size):
         f = s.node_factor[h]
         k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
@@ -503,41 +502,44 @@ def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped
                 for l in range(i, k):
                     total += templates[base + l * k + i] * rhs[own + l, c]
                 w.half[own + i, c] = total
-    solve_half(s, w, w.half)
+
+
+@internal
+def subtract_gram(w, gram, out):  # type: ignore[no-untyped-def]
+    """Fill the lower triangle of `out` with gram - half' half."""
+    n_rhs = gram.shape[0]
     for i in range(n_rhs):
         for j in range(n_rhs):
             out[i, j] = gram[i, j]
-    if n_rhs > 4 and rhs.shape[0] > 0:
+    if n_rhs > 4 and w.half.shape[0] > 0:
         add_gram(w.half, -1.0, 1.0, out)
-        return
-    for row in range(rhs.shape[0]):
-        for i in range(n_rhs):
-            x = w.half[row, i]
-            for j in range(i + 1):
-                out[i, j] -= x * w.half[row, j]
+    else:
+        for row in range(w.half.shape[0]):
+            for i in range(n_rhs):
+                x = w.half[row, i]
+                for j in range(i + 1):
+                    out[i, j] -= x * w.half[row, j]
 
 
-@compiled
-def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (flat templates) with the gradient of `weight log|A| + scale tr(mixing' Q mixing)`.
-
-    `reduce_products` has been called; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
-    and R = W F - Z'Z Lambda B, the two parts are 2 Z'Z Lambda S and -2 R B', each only where Lambda has entries.
-    """
-    q = rhs.shape[0]
+@internal
+def mix(w, rhs, mixing):  # type: ignore[no-untyped-def]
+    """Fill `full` with half F and `rest` with rhs F."""
     n_rhs, rank = mixing.shape
-    full = w.full[: q * rank].reshape((q, rank))
-    effects = w.effects[: q * rank].reshape((q, rank))
-    rest = w.rest[: q * rank].reshape((q, rank))
-    for row in range(q):
+    at = 0
+    for row in range(rhs.shape[0]):
         for c in range(rank):
             total, other = 0.0, 0.0
             for l in range(n_rhs):
                 total += w.half[row, l] * mixing[l, c]
                 other += rhs[row, l] * mixing[l, c]
-            full[row, c] = total
-            rest[row, c] = other
-    solve_other_half(s, w, full)
+            w.full[at] = total
+            w.rest[at] = other
+            at += 1
+
+
+@internal
+def gather_gradient(s, w, templates, rank, weight, scale, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with the gradient in the templates, from the selected inverse, `full` and `rest`."""
     for h in range(s.node_factor.size):
         f = s.node_factor[h]
         k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
@@ -545,12 +547,13 @@ def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore
             for c in range(rank):
                 total = 0.0
                 for l in range(i + 1):
-                    total += templates[base + i * k + l] * full[own + l, c]
-                effects[own + i, c] = total
-    invert(s, w)
+                    total += templates[base + i * k + l] * w.full[(own + l) * rank + c]
+                w.effects[(own + i) * rank + c] = total
     out[:] = 0.0
     for b in range(s.block_row.size):
-        add_block(s, w, b, templates, effects, rest, 2.0 * weight, out)
+        subtract_block(s, w, b, rank)
+    for b in range(s.block_row.size):
+        add_block(s, w, b, templates, 2.0 * weight, out)
     for h in range(s.node_factor.size):
         f = s.node_factor[h]
         k, base, own = s.factor_k[f], s.template_start[f], s.offset[h]
@@ -558,59 +561,66 @@ def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore
             for j in range(i + 1):
                 total = 0.0
                 for c in range(rank):
-                    total += rest[own + i, c] * full[own + j, c]
+                    total += w.rest[(own + i) * rank + c] * w.full[(own + j) * rank + c]
                 out[base + i * k + j] -= 2.0 * scale * total
 
 
 @inlined
-def add_block(s, w, b, templates, effects, rest, weight, out):  # type: ignore[no-untyped-def]
-    """Let one block of Z'Z take part in the gradient: in `rest`, and in `weight` Z'Z Lambda S added to `out`."""
+def subtract_block(s, w, b, rank):  # type: ignore[no-untyped-def]
+    """Subtract one block of Z'Z times `effects` from `rest`."""
+    r, c = s.block_row[b], s.block_column[b]
+    height, width = s.offset[r + 1] - s.offset[r], s.offset[c + 1] - s.offset[c]
+    for i in range(height):
+        row = (s.offset[r] + i) * rank
+        for j in range(width):
+            column = (s.offset[c] + j) * rank
+            x = s.block_values[s.block_start[b] + i * width + j]
+            for d in range(rank):
+                w.rest[_u(row + d)] -= x * w.effects[_u(column + d)]
+            if r != c:
+                for d in range(rank):
+                    w.rest[_u(column + d)] -= x * w.effects[_u(row + d)]
+
+
+@inlined
+def add_block(s, w, b, templates, weight, out):  # type: ignore[no-untyped-def]
+    """Add what one block of Z'Z gives to `weight` Z'Z Lambda S, on the pattern of Lambda, to `out`."""
     n_head_rows = s.offset[s.row_start.size - 1]
     r, c = s.block_row[b], s.block_column[b]
     fr, fc = s.node_factor[r], s.node_factor[c]
     height, width = s.factor_k[fr], s.factor_k[fc]
     left, right = s.template_start[fr], s.template_start[fc]
     start, target = s.block_start[b], s.block_target[b]
-    row, column = s.offset[r], s.offset[c]
-    rank = rest.shape[1]
-    for i in range(height):
-        for j in range(width):
-            x = s.block_values[start + i * width + j]
-            for d in range(rank):
-                rest[row + i, d] -= x * effects[column + j, d]
-            if r != c:
-                for d in range(rank):
-                    rest[column + j, d] -= x * effects[row + i, d]
+    row, column = s.offset[r] - n_head_rows, s.offset[c] - n_head_rows
+    inverse, below, beside = w.small[0], w.small[1], w.small[2]
     if height == 1 and width == 1:
-        inverse = w.head_inverse[target] if target >= 0 else w.tail[row - n_head_rows, column - n_head_rows]
-        x = weight * s.block_values[start] * inverse
+        x = w.head_inverse[_u(target)] if target >= 0 else w.tail[_u(row), _u(column)]
+        x *= weight * s.block_values[start]
         out[right] += x * templates[left]
         if r != c:
             out[left] += x * templates[right]
-        return
-    inverse, below, beside = w.small[0], w.small[1], w.small[2]
-    for i in range(height):
-        for j in range(width):
-            if target >= 0:
-                inverse[i, j] = w.head_inverse[target + i * width + j]
-            else:
-                p, q = row + i - n_head_rows, column + j - n_head_rows
-                inverse[i, j] = w.tail[max(p, q), min(p, q)]
-    for i in range(height):
-        for j in range(width):
-            total = 0.0
-            for l in range(i + 1):
-                total += templates[left + i * height + l] * inverse[l, j]
-            below[i, j] = total
-            total = 0.0
-            for l in range(j + 1):
-                total += templates[right + j * width + l] * inverse[i, l]
-            beside[i, j] = total
-    for i in range(height):
-        for j in range(width):
-            x = weight * s.block_values[start + i * width + j]
-            for l in range(width):
-                out[right + j * width + l] += x * below[i, l]
-            if r != c:
-                for l in range(height):
-                    out[left + i * height + l] += x * beside[l, j]
+    else:
+        for i in range(height):
+            for j in range(width):
+                if target >= 0:
+                    inverse[i, j] = w.head_inverse[target + i * width + j]
+                else:
+                    inverse[i, j] = w.tail[max(row + i, column + j), min(row + i, column + j)]
+        for i in range(height):
+            for j in range(width):
+                total = 0.0
+                for l in range(i + 1):
+                    total += templates[left + i * height + l] * inverse[l, j]
+                below[i, j] = total
+                total = 0.0
+                for l in range(j + 1):
+                    total += templates[right + j * width + l] * inverse[i, l]
+                beside[i, j] = total
+        for i in range(height):
+            for j in range(width):
+                x = weight * s.block_values[start + i * width + j]
+                for l in range(width):
+                    out[right + j * width + l] += x * below[i, l]
+                if r != c:
+                    for l in range(height):
+                        out[left + i * height + l] += x * beside[l, j]

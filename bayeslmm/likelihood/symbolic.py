@@ -8,7 +8,6 @@ cheaper than leaving the node to the dense tail. One cost rule covers nested, cr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -114,14 +113,6 @@ class Analysis:
         return int(self.structure.value_start[-1])
 
 
-@lru_cache(maxsize=1)
-def engine_address() -> NDArray[np.int64]:
-    """Return the address of the compiled factorisation, compiling or loading it on first use."""
-    from bayeslmm.likelihood.engine import compile_engine
-
-    return np.array([compile_engine()], dtype=np.int64)
-
-
 def analyse(products: CrossProducts) -> Analysis:
     """Order the columns of Z, split them into sparse head and dense tail, and lay out the factor.
 
@@ -134,6 +125,8 @@ def analyse(products: CrossProducts) -> Analysis:
     -------
     Analysis
     """
+    from bayeslmm.likelihood.engine import engine_address
+
     by_size = sorted(range(len(products.n_levels)), key=lambda f: -products.n_levels[f])
     node_start = np.zeros(len(by_size), dtype=np.int64)
     at = 0
@@ -153,7 +146,8 @@ def analyse(products: CrossProducts) -> Analysis:
     offset = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths[order])])
     panels = lay_out(pattern_start, pattern, position, offset, PADDED_SHARE)
     blocks = _blocks(products, by_size, node_start, position, offset, panels)
-    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks, engine_address())
+    engine = np.array([engine_address()], dtype=np.int64)
+    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks, engine)
     first_row = tuple(
         offset[position[node_start[f] : node_start[f] + products.n_levels[f]]] for f in range(len(by_size))
     )

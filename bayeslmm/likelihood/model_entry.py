@@ -1,0 +1,37 @@
+"""The C function that knows the model, compiled once and cached on disk; Python calls it through its address."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+from numba.core import types
+
+from bayeslmm.likelihood._compiled import c_entry
+from bayeslmm.likelihood.handle import SIZE, longs, vector
+from bayeslmm.likelihood.operations import EVALUATE, MEASURE, POINT, PROFILE, SEARCH, SLOPE
+from bayeslmm.likelihood.profiled import evaluate, measure, profile
+from bayeslmm.likelihood.search import descend
+
+
+def model(address):  # type: ignore[no-untyped-def]
+    """Do what the handle at `address` asks for."""
+    handle = longs(address, (SIZE,))
+    operation = handle[0]
+    answer = 0.0
+    if operation == PROFILE:
+        answer = profile(handle)
+    elif operation == EVALUATE:
+        answer = evaluate(handle, vector(handle, POINT), vector(handle, SLOPE))
+    elif operation == MEASURE:
+        answer = measure(handle, vector(handle, POINT), vector(handle, SLOPE))
+    elif operation == SEARCH:
+        answer = descend(handle)
+    return answer
+
+
+@lru_cache(maxsize=1)
+def model_function() -> Any:
+    """Return the compiled function for Python, compiled or loaded on first use; it lets other threads run meanwhile."""
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(model, types.float64(types.int64)))
