@@ -1,8 +1,8 @@
 """NUTS over standard deviations and correlations, coefficients and group effects integrated out by Laplace.
 
 For families other than the Gaussian the group effects cannot be integrated out exactly. Their Laplace approximation,
-the coefficients among them, leaves a density of a few dimensions that NUTS explores in no time. Afterwards coefficients and
-effects are drawn from the Gaussian at the mode, and every draw is weighted by the exact joint density over the
+the coefficients among them, leaves a density of a few dimensions that NUTS explores in no time. Afterwards coefficients
+and effects are drawn from the Gaussian at the mode, and every draw is weighted by the exact joint density over the
 approximate one: with f the exact log joint density of (u, beta) given the sampled vector, and z the standard normal
 numbers behind a draw,
 

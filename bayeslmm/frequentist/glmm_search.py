@@ -1,8 +1,8 @@
 """Maximum likelihood of generalised mixed models: where the Laplace deviance is least, and its curvature there.
 
 The search runs in coordinates where the problem is close to a standard normal one: covariance parameters as for
-Gaussian models (`bayeslmm.likelihood.search`), scaled by the information W at the start; coefficients of whitened columns;
-logarithms of the family's own parameters. A first search over the few covariance parameters, with the coefficients at
+Gaussian models (`bayeslmm.likelihood.search`), scaled by the information W at the start; coefficients of whitened
+columns; logarithms of the family's own parameters. A first search over the few covariance parameters, with the coefficients at
 their joint mode (lme4's nAGQ = 0), supplies the start and the first curvature of the second, over everything.
 """
 

@@ -17,8 +17,8 @@ Coefficients may instead move with u: integrated out like u (a Bayesian's step, 
 References
 ----------
 Bates et al. (2015), *J. Stat. Softw.* 67(1), section 3; Skaug & Fournier (2006), Automatic approximation of the
-marginal likelihood in non-Gaussian hierarchical models, *Comput. Stat. Data Anal.* 51(2); Kristensen et al. (2016), TMB,
-*J. Stat. Softw.* 70(5).
+marginal likelihood in non-Gaussian hierarchical models, *Comput. Stat. Data Anal.* 51(2); Kristensen et al. (2016),
+TMB, *J. Stat. Softw.* 70(5).
 """
 
 from __future__ import annotations

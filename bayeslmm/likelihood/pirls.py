@@ -1,8 +1,8 @@
 """The conditional mode of the group effects: Newton steps on the penalised log-likelihood, with step halving.
 
 With b = Lambda u and w = -l'' at the current linear predictor, every step factors A = Lambda' Z'WZ Lambda + I: the
-pattern is that of the Gaussian kernel, only the numbers change. The coefficients are either fixed or move with u; then the
-system is bordered by p dense columns with Schur complement P = X'WX + S^-1 - X'WZ Lambda A^-1 Lambda' Z'WX.
+pattern is that of the Gaussian kernel, only the numbers change. The coefficients are either fixed or move with u; then
+the system is bordered by p dense columns with Schur complement P = X'WX + S^-1 - X'WZ Lambda A^-1 Lambda' Z'WX.
 """
 
 from __future__ import annotations
