@@ -60,8 +60,8 @@ blm.anova(flat, growth, refit_ml=False)
 growth.varcorr
 
 # %% [markdown]
-# The average growth is the fixed effect of `decade`; its standard deviation between women is about as large: some
-# women's wages fell in real terms.
+# The average growth is the fixed effect of `decade`. Its standard deviation between women is half as large again: the
+# wages of some women fell in real terms.
 
 # %%
 mean, sd = growth.fixef["decade"], float(growth.varcorr.entries[0].sd[1])
@@ -83,6 +83,10 @@ blm.anova(growth, cross)
 pd.DataFrame(
     {name: f.varcorr.entries[0].sd for name, f in (("growth", growth), ("cross-level", cross))}, ["level", "growth"]
 )
+
+# %% [markdown]
+# It matters, and it explains hardly any of the spread: the standard deviation of growth is nearly what it was. A small
+# p-value of a cross-level interaction is not a large share of the differences.
 
 # %% [markdown]
 # ## Prediction
