@@ -116,6 +116,13 @@ class Fit(ABC):
     For a posterior the estimates are posterior means and the covariances posterior covariances; for a REML, ML or
     Laplace fit they are the estimates and their asymptotic covariance, and draws come from that approximation, which
     ignores the uncertainty of the variance parameters.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> isinstance(fit, blm.Fit)
+    True
     """
 
     design: Design

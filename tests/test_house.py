@@ -145,7 +145,7 @@ def test_the_import_reader_sees_every_form(tmp_path, monkeypatch):
         "from __future__ import annotations\n"
         "from typing import TYPE_CHECKING\n"
         "import numpy as np, scipy.linalg\n"
-        "from .. import model\n"
+        "from .. import models\n"
         "from ..formula import design\n"
         "if TYPE_CHECKING:\n    import pymc\n"
         "class A:\n    def f(self):\n        from bayeslmm import cli\n"
@@ -279,7 +279,7 @@ def test_every_module_says_what_it_is(path):
 
 def test_tests_mirror_the_tree():
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    others = {"reference"} | folders
+    others = {"reference", "validation", "benchmarks"} | folders
     tests = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert tests - others == set(), "a folder of tests without a folder of the package"
     with_code = {path.parent.name for path in MODULES if path.parent != PACKAGE}

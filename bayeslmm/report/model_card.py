@@ -133,7 +133,7 @@ def model_html(model: Describable) -> str:
     first, *rest = _lines(model)
     lines = [f"<p><code>{html.escape(first)}</code><br>{'<br>'.join(map(html.escape, rest))}</p>"]
     lines.append(groups_table(model.design).to_html())
-    lines.append(getattr(model.priors, "_repr_html_")())
+    lines.append(model.priors._repr_html_())
     if model.storage:
         lines.append(f"<p>Storage: {'; '.join(map(html.escape, model.storage))}</p>")
     return "\n".join(lines)
