@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bayeslmm.errors import FormulaError
 from bayeslmm.families import Family, as_family
@@ -156,7 +156,7 @@ class Model:
         tune: int | None = None,
         chains: int = 4,
         seed: int | None = None,
-        engine: str | None = None,
+        engine: Literal["marginal", "laplace", "latent"] | None = None,
         progress: bool = True,
         **options: Any,
     ) -> Posterior:
@@ -175,7 +175,7 @@ class Model:
             Chains.
         seed : int, optional
             Makes the draws reproducible, exactly.
-        engine : {"marginal", "latent"}, optional
+        engine : {"marginal", "laplace", "latent"}, optional
             Chosen by the model when absent.
         progress : bool, default True
             Show a progress bar.

@@ -1,1 +1,1 @@
-
+"""Posteriors: priors, the PyMC model, the exact marginal engine, checks."""

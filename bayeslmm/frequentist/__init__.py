@@ -1,1 +1,1 @@
-
+"""REML, ML and Laplace fits, and inference from them."""

@@ -1355,9 +1355,11 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
     coefficients = coefficient_table(fit.solution.beta, fit.design.coef_names, method, fit.solution.vcov)
     tests = () if method is None else (f"t tests with {method.title} degrees of freedom.",)
     information = {} if fit.reml else {"AIC": fit.aic, "BIC": fit.bic, "logLik": fit.loglik, "deviance": fit.criterion}
-    correlation = fit.vcov / np.outer(se, se) if len(se) > 1 else None
+    names = list(fit.design.coef_names)
+    correlation = pd.DataFrame(fit.vcov.to_numpy() / np.outer(se, se), names, names) if len(se) > 1 else None
+    criterion = "REML" if fit.reml else "maximum likelihood"
     return Summary(
-        title=f"Linear {'mixed ' if fit.design.terms else ''}model fit by {'REML' if fit.reml else 'maximum likelihood'}",
+        title=f"Linear {'mixed ' if fit.design.terms else ''}model fit by {criterion}",
         formula=fit.design.formula.text,
         criterion_name="REML criterion at convergence" if fit.reml else "Deviance at convergence",
         criterion=fit.criterion,

@@ -1,1 +1,1 @@
-
+"""The likelihood kernel: arrays in, numbers out."""

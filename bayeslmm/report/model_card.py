@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design
 
 
+class Printable(Protocol):
+    """What prints as text and as HTML."""
+
+    def _repr_html_(self) -> str: ...
+
+
 class Describable(Protocol):
     """What a model has to offer to be described."""
 
@@ -28,7 +34,7 @@ class Describable(Protocol):
         """Response family with its link."""
 
     @property
-    def priors(self) -> object:
+    def priors(self) -> Printable:
         """Priors in effect; prints as a table."""
 
     @property

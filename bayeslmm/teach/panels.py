@@ -68,6 +68,7 @@ def pooling(
     figure = new_figure(PANEL[0] * columns, PANEL[1] * rows + 0.5)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     y = fit.design.y
+    assert y is not None
     values = data[x].to_numpy(dtype=np.float64)
     everyone = np.polyfit(values, y, 1)
     ends = np.array([values.min(), values.max()])
@@ -124,7 +125,8 @@ def _choose(labels: np.ndarray[Any, Any], groups: int | Sequence[Any]) -> list[A
 def _line(fit: Fit, mine: pd.DataFrame, x: str, ends: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the expected response of a group at two values of x, the other columns at their middle."""
     middle = {
-        name: column.mean() if pd.api.types.is_float_dtype(column) else column.iloc[0] for name, column in mine.items()
+        str(name): column.mean() if pd.api.types.is_float_dtype(column) else column.iloc[0]
+        for name, column in mine.items()
     }
     two = mine.iloc[[0, 0]].assign(**{name: value for name, value in middle.items() if name != x})
     two[x] = ends
