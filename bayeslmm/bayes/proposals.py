@@ -20,8 +20,8 @@ from bayeslmm.bayes.marginal import Draws, Mode, available_cores, conditional_dr
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-DEGREES = 6.0
-PROBE = 2.0
+DEGREES = 5.0
+PROBES = (1.5, 2.5, 3.5)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SplitT:
 
 
 def fit_split_t(density: LogPosterior, mode: Mode) -> SplitT:
-    """Return the split-t whose scale on each side of each axis reproduces the fall of the posterior two SDs out.
+    """Return the split-t that falls no faster than the posterior on either side of each axis, up to 3.5 SDs out.
 
     Parameters
     ----------
@@ -104,10 +104,13 @@ def fit_split_t(density: LogPosterior, mode: Mode) -> SplitT:
     scales = np.ones((2, density.size))
     for axis in range(density.size):
         for side, sign in enumerate((-1.0, 1.0)):
-            w = np.zeros(density.size)
-            w[axis] = sign * PROBE
-            fall = mode.value - whitened_log_posterior(state, w)[0]
-            scales[side, axis] = np.clip(PROBE / np.sqrt(2 * max(fall, 1e-2)), 0.3, 5.0)
+            needed = []
+            for probe in PROBES:
+                w = np.zeros(density.size)
+                w[axis] = sign * probe
+                fall = mode.value - whitened_log_posterior(state, w)[0]
+                needed.append(probe / np.sqrt(2 * max(fall, 1e-2)))
+            scales[side, axis] = np.clip(max(needed), 0.3, 5.0)
     return SplitT(scales[0], scales[1])
 
 
