@@ -21,7 +21,7 @@ import bayeslmm as blm
 TRUTH = {"Intercept": -1.2, "grade": -0.25, "tenure": -0.12, "male": 0.3, "manager_male": 0.4, "sd_restaurant": 0.7}
 
 
-def simulate(restaurants=80, seed=4):
+def simulate(restaurants=60, seed=4):
     rng = np.random.default_rng(seed)
     workers = rng.integers(6, 40, restaurants)
     level = TRUTH["sd_restaurant"] * rng.standard_normal(restaurants)
@@ -132,7 +132,7 @@ pd.Series(
 # ## The posterior beside the truth
 
 # %%
-post = small.sample(300, chains=2, seed=1, progress=False)
+post = small.sample(250, chains=2, seed=1, progress=False)
 frame = post.parameter_frame()
 truth = pd.Series(
     {

@@ -15,7 +15,7 @@
 # %%
 import bayeslmm as blm
 
-simulated = blm.datasets.simulate_poll(2000, seed=3)
+simulated = blm.datasets.simulate_poll(1500, seed=3)
 poll, people = simulated.poll, simulated.population
 poll.head()
 
@@ -53,9 +53,9 @@ draft.to_pandas().head().round(3)
 # ## 4. The posterior
 
 # %%
-post = model.sample(300, seed=1, progress=False)
+post = model.sample(300, chains=2, seed=1, progress=False)
 estimates = blm.poststratify(post, frame, by="state", new_levels="sample", seed=1)
-estimates.plot()
+ax = estimates.plot()
 # %% [markdown]
 # ## 5. Against the truth
 #
@@ -88,4 +88,4 @@ blm.poststratify(post, frame, by=["age", "educ"], new_levels="sample", seed=1)
 # ## 7. The map
 
 # %%
-estimates.plot_states()
+ax = estimates.plot_states()

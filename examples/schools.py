@@ -78,13 +78,17 @@ comparison
 blm.anova(ml, slopes.fit(reml=False))
 
 # %% [markdown]
+# AIC says yes, BIC no: there is something there, and it is small. The likelihood ratio in the last column takes into
+# account that a variance sits on the boundary when there is nothing.
+
+# %% [markdown]
 # ## What share of the variance is the class?
 
 # %%
 fit.icc()
 
 # %%
-fit.variance_partition().plot()
+ax = fit.variance_partition().plot()
 # %% [markdown]
 # ## The same model, as a posterior
 #
@@ -110,6 +114,6 @@ both.plot_panels()
 # classes, which the model is about, are not harmed by this; predictions for the best pupils are.
 
 # %%
-post.plot_ppc()
+plot = post.plot_ppc()
 # %%
 fit.audit()
