@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood.coordinates import expected_information, from_theta, lift, moment_start, pull_theta, to_theta
-from bayeslmm.likelihood.covariance import Covariance, Layout, Space, semidefinite_root
+from bayeslmm.likelihood.coordinates import expected_information, from_theta, jacobian, lift, moment_start, to_theta
+from bayeslmm.likelihood.covariance import Covariance, Layout, Space, by_column, semidefinite_root
 from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.likelihood.operations import (
     EVALUATIONS,
@@ -41,6 +42,7 @@ _MESSAGES = (
 )
 _WATCHED_WORK = 2e7
 _FINE_WORK = 2e6
+_ZERO = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,20 @@ class Optimum:
         The same in words.
     path : (evaluations,)
         Criterion at each evaluation.
-    gradient : (m,)
-        Gradient of the criterion in theta at the optimum.
-    hessian : (m, m) or None
-        Second derivatives of the criterion in theta; None when evaluations are too costly to difference.
     hessian_pd : bool or None
         Whether the Hessian in the search coordinates is positive definite: on the boundary too, the optimum is then an
-        isolated minimum.
+        isolated minimum. None when the Hessian was not computed.
     singular : bool
         Whether some combination of effects has zero variance.
+    x, slope : (m,)
+        Search coordinates, and the gradient in them.
+    x_hessian : (m, m) or None
+        Second derivatives in the search coordinates; None when evaluations are too costly to difference, or after a
+        refit.
+    x_inverse : (m, m)
+        The search's own estimate of their inverse.
+    jacobian : (m, m)
+        Derivative of theta in the search coordinates.
     """
 
     theta: NDArray[np.float64]
@@ -109,14 +116,33 @@ class Optimum:
     converged: bool
     status: str
     path: NDArray[np.float64] = field(repr=False)
-    gradient: NDArray[np.float64] = field(repr=False)
-    hessian: NDArray[np.float64] | None = field(repr=False)
     hessian_pd: bool | None
     singular: bool
+    x: NDArray[np.float64] = field(repr=False)
+    slope: NDArray[np.float64] = field(repr=False)
+    x_hessian: NDArray[np.float64] | None = field(repr=False)
+    x_inverse: NDArray[np.float64] = field(repr=False)
+    jacobian: NDArray[np.float64] = field(repr=False)
+
+    @cached_property
+    def gradient(self) -> NDArray[np.float64]:
+        """Gradient of the criterion in theta at the optimum (m,)."""
+        return np.linalg.solve(self.jacobian.T, self.slope)
+
+    @cached_property
+    def hessian(self) -> NDArray[np.float64] | None:
+        """Second derivatives of the criterion in theta (m, m), or None, as for `x_hessian`."""
+        if self.x_hessian is None:
+            return None
+        inverse = np.linalg.inv(self.jacobian)
+        return inverse.T @ self.x_hessian @ inverse
 
 
 def optimize(
-    model: LmmKernel, control: Control | None = None, watch: Callable[[int, float], None] | None = None
+    model: LmmKernel,
+    control: Control | None = None,
+    watch: Callable[[int, float], None] | None = None,
+    near: Optimum | None = None,
 ) -> Optimum:
     """Find the covariance parameters that minimise the REML criterion or the ML deviance.
 
@@ -128,6 +154,9 @@ def optimize(
         Settings.
     watch : callable, optional
         Called a few times a second with the number of evaluations and the last value while a long fit runs.
+    near : Optimum, optional
+        The optimum of the same design for a similar response: the search starts there, with its curvature, and computes
+        no Hessian of its own. This is what makes refits fast.
 
     Returns
     -------
@@ -156,18 +185,19 @@ def optimize(
     """
     control = control or Control()
     search = _Search(model, control, watch)
-    x = search.start()
-    value = search.descend(x)
+    x = search.start(near)
+    value = search.descend(x, None if near is None else near.x_inverse)
     lifted = np.empty_like(x)
     if search.status != STOPPED and lift(model.layout.arrays, search.space, x, lifted):
-        first, slope = search.status, search.slope.copy()
-        other = search.descend(lifted)
+        first, slope, inverse = search.status, search.slope.copy(), search.inverse.copy()
+        other = search.descend(lifted, None)
         if other < value - 1e-8:
             value, x = other, lifted
         else:
-            search.journal[STATUS], search.slope[:] = first, slope
+            search.journal[STATUS], search.slope[:], search.inverse[:] = first, slope, inverse
     hessian, definite = None, None
-    if search.status in (CONVERGED, STALLED) and np.isfinite(value) and _work(model) * len(x) < _FINE_WORK:
+    settled = near is None and search.status in (CONVERGED, STALLED) and np.isfinite(value)
+    if settled and _work(model) * len(x) < _FINE_WORK:
         hessian = search.hessian(x)
         definite = _is_definite(hessian)
         if definite:
@@ -188,10 +218,18 @@ class _Search:
         self.model, self.control, self.watch = model, control, watch
         self.call = model.prepared(control.reml)
         self.space = self.call.space
-        self.slope, self.values = np.empty(m), np.empty(control.max_evaluations)
-        self.journal = np.array([0.0, 0.0, STALLED, control.tolerance])
-        for argument, array in ((VALUES, self.values), (JOURNAL, self.journal), (SCRATCH, np.empty(4 * m))):
-            self.call.set(argument, array)
+        buffers = self.call.buffers
+        if len(buffers.get("values", ())) != control.max_evaluations:
+            buffers["values"], buffers["journal"], buffers["slope"] = np.empty(control.max_evaluations), np.empty(4), np.empty(m)
+            buffers["inverse"], buffers["initial"] = np.empty((m, m)), np.empty((m, m))
+            self.call.set(SCRATCH, np.empty(4 * m))
+            for argument, name in (
+                (VALUES, "values"), (JOURNAL, "journal"), (INVERSE_HESSIAN, "inverse"), (INITIAL, "initial"),
+            ):  # fmt: skip
+                self.call.set(argument, buffers[name])
+        self.slope, self.values, self.journal = buffers["slope"], buffers["values"], buffers["journal"]
+        self.inverse, self.initial = buffers["inverse"], buffers["initial"]
+        self.journal[:] = 0.0, 0.0, STALLED, control.tolerance
 
     @property
     def status(self) -> int:
@@ -201,20 +239,22 @@ class _Search:
     def evaluations(self) -> int:
         return int(self.journal[EVALUATIONS])
 
-    def start(self) -> NDArray[np.float64]:
-        """Return where to start: what was asked for, or moment estimates."""
+    def start(self, near: Optimum | None) -> NDArray[np.float64]:
+        """Return where to start: at what was asked for, near another optimum, or at moment estimates."""
         layout = self.model.layout
-        if self.control.start is None:
-            return moment_start(self.model.products, layout, self.space)
-        x = np.empty(layout.n_theta)
-        from_theta(layout.arrays, self.space, np.asarray(self.control.start, dtype=np.float64), x)
-        return x
+        if self.control.start is not None:
+            x = np.empty(layout.n_theta)
+            from_theta(layout.arrays, self.space, np.asarray(self.control.start, dtype=np.float64), x)
+            return x
+        return moment_start(self.model.products, layout, self.space) if near is None else _off_zero(near.x)
 
-    def descend(self, x: NDArray[np.float64]) -> float:
-        """Minimise from `x`, which ends at the minimum; return the criterion there."""
-        inverse = np.linalg.inv(expected_information(self.model.layout, self.space, x))
-        for argument, array in ((POINT, x), (SLOPE, self.slope), (INVERSE_HESSIAN, inverse), (INITIAL, inverse.copy())):
-            self.call.set(argument, array)
+    def descend(self, x: NDArray[np.float64], inverse: NDArray[np.float64] | None) -> float:
+        """Minimise from `x`, which ends at the minimum, with a first inverse Hessian; return the criterion there."""
+        if inverse is None:
+            inverse = np.linalg.inv(expected_information(self.model.layout, self.space, x))
+        self.inverse[:] = self.initial[:] = inverse
+        self.call.set(POINT, x)
+        self.call.set(SLOPE, self.slope)
         if self.watch is None and _work(self.model) < _WATCHED_WORK:
             return self.call(SEARCH)
         return self._watched()
@@ -273,11 +313,8 @@ class _Search:
     ) -> Optimum:
         """Return the record of the search that ended at `x`."""
         layout = self.model.layout
-        theta, jacobian = np.empty_like(x), np.empty((len(x), len(x)))
-        to_theta(layout.arrays, self.space, x, theta)
-        for i, unit in enumerate(np.eye(len(x))):
-            pull_theta(layout.arrays, self.space, x, unit, jacobian[i])
-        inverse = np.linalg.inv(jacobian)
+        theta = np.empty_like(x)
+        to_theta(layout.arrays, self.space, np.where(np.abs(x) < _ZERO, 0.0, x), theta)
         settled = canonical(layout, theta)
         return Optimum(
             theta=settled,
@@ -287,11 +324,19 @@ class _Search:
             converged=self.status == CONVERGED,
             status=_MESSAGES[self.status],
             path=self.values[: self.evaluations].copy(),
-            gradient=inverse.T @ self.slope,
-            hessian=None if hessian is None else inverse.T @ hessian @ inverse,
             hessian_pd=definite,
             singular=is_singular(layout, self.space, settled),
+            x=x,
+            slope=self.slope.copy(),
+            x_hessian=hessian,
+            x_inverse=self.inverse.copy() if hessian is None or not definite else np.linalg.inv(hessian),
+            jacobian=jacobian(layout, self.space, x),
         )
+
+
+def _off_zero(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a start near `x` from which a zero variance can grow: at zero its gradient is zero."""
+    return np.where(np.abs(x) < 0.1, np.where(x < 0.0, -0.1, 0.1), x)
 
 
 def _is_definite(hessian: NDArray[np.float64]) -> bool:
@@ -335,7 +380,9 @@ def _canonical_term(covariance: Covariance, theta: NDArray[np.float64]) -> NDArr
         np.abs(deviations, out=deviations)
         return out
     root = covariance.Lambda(theta)
-    return semidefinite_root(root @ root.T).T[np.triu_indices(covariance.k)]
+    if np.diag(root).min() > 0.0:
+        return theta
+    return semidefinite_root(root @ root.T)[by_column(covariance.k)]
 
 
 def is_singular(layout: Layout, space: Space, theta: NDArray[np.float64], tolerance: float = 1e-4) -> bool:
@@ -355,6 +402,6 @@ def is_singular(layout: Layout, space: Space, theta: NDArray[np.float64], tolera
     for t, (covariance, part) in enumerate(zip(layout.covariances, layout.split(theta), strict=True)):
         k, at = covariance.k, space.root_start[t]
         whitened = space.roots[at : at + k * k].reshape(k, k) @ covariance.Lambda(part)
-        if np.linalg.svd(whitened, compute_uv=False).min() < tolerance:
+        if np.abs(np.diag(whitened)).min() < tolerance:
             return True
     return False

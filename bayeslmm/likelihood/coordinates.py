@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.likelihood._compiled import compiled, inlined
-from bayeslmm.likelihood.covariance import KINDS, Covariance, Layout, Space, TermArrays, semidefinite_root
+from bayeslmm.likelihood.covariance import KINDS, Covariance, Layout, Space, TermArrays, by_column, semidefinite_root
 from bayeslmm.likelihood.crossproducts import CrossProducts
 
 _US, _DIAG, _CS, _AR1 = range(len(KINDS))
@@ -129,7 +129,7 @@ def _coordinates(covariance: Covariance, root: Floats, theta: Floats) -> Floats:
     """Return the search coordinates of one term."""
     k = covariance.k
     if covariance.kind == "us":
-        return np.arcsinh(root @ covariance.Lambda(theta)).T[np.triu_indices(k)]
+        return np.arcsinh(root @ covariance.Lambda(theta))[by_column(k)]
     scales = np.diag(root)[:1] if covariance.hom else np.diag(root)
     if covariance.kind == "diag":
         return np.arcsinh(theta * scales)
@@ -146,16 +146,18 @@ def from_theta(terms: TermArrays, space: Space, theta: Floats, x: Floats) -> Non
 
 def lift(terms: TermArrays, space: Space, x: Floats, new_x: Floats) -> bool:
     """Fill `new_x` with `x` moved off the boundary; return whether it was on it."""
+    new_x[:] = x
+    if np.abs(x).min(initial=1.0) >= _NEAR and not (terms.kind > _DIAG).any():
+        return False
     theta = np.empty_like(x)
     to_theta(terms, space, x, theta)
-    new_x[:] = x
     for _, covariance, place, root in _terms(terms, space):
         here = new_x[place]
         if covariance.kind == "us":
             template = root @ covariance.Lambda(theta[place])
             if np.abs(np.diag(template)).min() < _NEAR:
                 raised = semidefinite_root(template @ template.T + 0.3 * np.eye(covariance.k))
-                here[:] = np.arcsinh(raised).T[np.triu_indices(covariance.k)]
+                here[:] = np.arcsinh(raised)[by_column(covariance.k)]
         elif covariance.kind == "diag":
             here[np.abs(here) < _NEAR] = 0.5
         else:
@@ -224,7 +226,7 @@ def _start(covariance: Covariance, shape: Floats, ratio: float) -> Floats:
     whitened = shape * (0.9 * k * ratio / trace) if trace > 0.0 else np.zeros((k, k))
     np.fill_diagonal(whitened, np.diag(whitened) / 0.9 + 1e-3 * ratio)
     if covariance.kind == "us":
-        return np.arcsinh(np.linalg.cholesky(whitened)).T[np.triu_indices(k)]
+        return np.arcsinh(np.linalg.cholesky(whitened))[by_column(k)]
     theta = covariance.theta_from(np.sqrt(np.diag(whitened)), np.eye(k))
     if covariance.kind != "diag":
         theta[-1] = 0.2
@@ -246,19 +248,32 @@ def expected_information(layout: Layout, space: Space, x: Floats) -> Floats:
         Search coordinates.
     """
     out = np.zeros((len(x), len(x)))
-    theta, unit, pulled = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    theta = np.empty_like(x)
     to_theta(layout.arrays, space, x, theta)
-    jacobian = np.empty_like(out)
-    for i in range(len(x)):
-        unit[:] = 0.0
-        unit[i] = 1.0
-        pull_theta(layout.arrays, space, x, unit, pulled)
-        jacobian[i] = pulled
+    slopes_of_theta = jacobian(layout, space, x)
     for t, covariance, place, root in _terms(layout.arrays, space):
         template = root @ covariance.Lambda(theta[place])
-        slopes = np.einsum("ia,ikl->akl", jacobian[place, place], root @ covariance.dLambda(theta[place]))
+        slopes = np.tensordot(slopes_of_theta[place, place], root @ covariance.dLambda(theta[place]), (0, 0))
         white = np.linalg.inv(np.linalg.cholesky(np.eye(covariance.k) + template @ template.T))
         change = white @ (slopes @ template.T + template @ slopes.transpose(0, 2, 1)) @ white.T
         flat = change.reshape(len(change), -1)
         out[place, place] = space.n_levels[t] * (flat @ flat.T + 0.05 * np.eye(len(flat)))
+    return out
+
+
+def jacobian(layout: Layout, space: Space, x: Floats) -> Floats:
+    """Return the derivative (m, m) of theta in the search coordinates, block diagonal in the terms."""
+    out = np.zeros((len(x), len(x)))
+    for _, covariance, place, root in _terms(layout.arrays, space):
+        here = x[place]
+        if covariance.kind == "us":
+            rows, columns = by_column(covariance.k)
+            block = np.linalg.inv(root)[np.ix_(rows, rows)] * (columns[:, None] == columns) * np.cosh(here)
+        else:
+            count = 1 if covariance.hom else covariance.k
+            growth = np.cosh(here[:count]) if covariance.kind == "diag" else np.exp(here[:count])
+            block = np.diag(np.append(growth / np.diag(root)[:count], np.zeros(len(here) - count)))
+            if len(here) > count:
+                block[-1, -1] = 0.5 * (1.0 - covariance.lower[-1]) / np.cosh(here[-1]) ** 2
+        out[place, place] = block
     return out

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,7 +223,7 @@ class Covariance:
         if self.kind == "us":
             bounds = np.full((self.k, self.k), -np.inf)
             np.fill_diagonal(bounds, 0.0)
-            return bounds.T[np.triu_indices(self.k)]
+            return bounds[by_column(self.k)]
         bounds = np.zeros(self.n_theta)
         if self.kind == "cs":
             bounds[-1] = -1.0 / (self.k - 1)
@@ -248,7 +248,7 @@ class Covariance:
         theta = np.asarray(theta, dtype=np.float64)
         if self.kind == "us":
             out = np.zeros((self.k, self.k))
-            out.T[np.triu_indices(self.k)] = theta
+            out[by_column(self.k)] = theta
             return out
         if self.kind == "diag":
             return np.diag(np.broadcast_to(theta, self.k))
@@ -259,9 +259,8 @@ class Covariance:
         theta = np.asarray(theta, dtype=np.float64)
         units = np.eye(self.k)[:, :, None] * np.eye(self.k)[:, None, :]
         if self.kind == "us":
-            rows, columns = np.triu_indices(self.k)
             out = np.zeros((self.n_theta, self.k, self.k))
-            out[np.arange(self.n_theta), columns, rows] = 1.0
+            out[np.arange(self.n_theta), *by_column(self.k)] = 1.0
             return out
         if self.kind == "diag":
             return units.sum(axis=0, keepdims=True) if self.hom else units
@@ -296,7 +295,7 @@ class Covariance:
         sd = np.asarray(sd, dtype=np.float64)
         corr = np.eye(self.k) if corr is None else np.asarray(corr, dtype=np.float64)
         if self.kind == "us":
-            return semidefinite_root(corr * np.outer(sd, sd)).T[np.triu_indices(self.k)]
+            return semidefinite_root(corr * np.outer(sd, sd))[by_column(self.k)]
         deviations = np.array([np.sqrt(np.mean(sd**2))]) if self.hom else sd
         if self.kind == "diag":
             return deviations.copy()
@@ -317,6 +316,13 @@ class Covariance:
             )
         deviations = ("sd",) if self.hom else tuple(effects)
         return deviations if self.kind == "diag" else (*deviations, "rho")
+
+
+@lru_cache(maxsize=64)
+def by_column(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return rows and columns of the lower triangle of a (k, k) matrix, column by column."""
+    columns, rows = np.triu_indices(k)
+    return rows, columns
 
 
 def sd_and_corr(root: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

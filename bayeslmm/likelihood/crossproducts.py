@@ -11,7 +11,9 @@ but a large mean of y, or a year as a predictor, then costs no digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,16 @@ class CrossProducts:
     sum_log_weights: float
     source: Rows
 
+    @cached_property
+    def whitener(self) -> NDArray[np.float64]:
+        """The inverse of R0 (p, p)."""
+        return _inverse_upper(self.R0)
+
+    @cached_property
+    def logdet_R0(self) -> float:
+        """Logarithm of the determinant of R0."""
+        return float(np.log(np.diag(self.R0)).sum())
+
     @property
     def n_fixed(self) -> int:
         """Number p of columns of X."""
@@ -110,13 +122,16 @@ class CrossProducts:
         rows = replace(self.source, y=np.ascontiguousarray(y, dtype=np.float64))
         if rows.y.shape != (self.n_rows,):
             raise DataError(f"the new response has shape {rows.y.shape}, the design has {self.n_rows} rows")
-        inverse = _inverse_upper(self.R0)
+        inverse = self.whitener
         rhs = tuple(block.copy() for block in self.rhs)
         gram = self.gram.copy()
         response = rows.response
         beta0 = _least_squares(rows, response, inverse)
         _residual_products(rows, response - rows.X @ beta0, inverse, gram, rhs)
-        return replace(self, rhs=rhs, gram=gram, beta0=beta0, source=rows)
+        other = copy(self)
+        for name, value in (("rhs", rhs), ("gram", gram), ("beta0", beta0), ("source", rows)):
+            object.__setattr__(other, name, value)
+        return other
 
 
 @dataclass(frozen=True)

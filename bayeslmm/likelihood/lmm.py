@@ -88,6 +88,7 @@ class Call:
         self.root = np.zeros((size, size))
         self.settings = np.zeros(4)
         self.answer = np.nan
+        self.buffers: dict[str, NDArray[np.float64]] = {}
         self._kept: dict[int, NDArray[np.float64]] = {}
         scratch = {
             ROOT: self.root, SETTINGS: self.settings, TEMPLATES: np.zeros(templates), OUT: np.zeros(templates),
@@ -224,9 +225,8 @@ class LmmKernel:
 
     def _permuted_rhs(self, products: CrossProducts) -> NDArray[np.float64]:
         out = np.empty((self.analysis.n_columns, products.n_fixed + 1))
-        for first, block in zip(self.analysis.first_row, products.rhs, strict=True):
-            for k in range(block.shape[1]):
-                out[first + k] = block[:, k]
+        for rows, block in zip(self.analysis.rows, products.rhs, strict=True):
+            out[rows] = block
         return out
 
     @property
@@ -265,8 +265,7 @@ class LmmKernel:
 
     def constant(self, reml: bool) -> float:
         """Return what the criterion has beside whitened coordinates: log|R0|^2 and the prior weights."""
-        log_det = 2.0 * float(np.log(np.diag(self.products.R0)).sum()) if reml else 0.0
-        return log_det - self.products.sum_log_weights
+        return (2.0 * self.products.logdet_R0 if reml else 0.0) - self.products.sum_log_weights
 
     @property
     def blocks(self) -> tuple[Storage, ...]:
@@ -289,10 +288,7 @@ class LmmKernel:
 
     def split(self, columns: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return an array (q, ...) in engine order as one array (J, K, ...) per factor."""
-        return tuple(
-            columns[first[:, None] + np.arange(k)]
-            for first, k in zip(self.analysis.first_row, self.layout.n_effects, strict=True)
-        )
+        return tuple(columns[rows] for rows in self.analysis.rows)
 
 
 def check_memory(analysis: Analysis, n_rhs: int) -> None:
@@ -456,8 +452,7 @@ class Solution:
             call.solve_other_half(effects)
         call.invert()
         p = model.products.n_fixed
-        whitener = solve_triangular(model.products.R0, np.eye(p)) if p else model.products.R0
-        fixed = rows.X @ whitener
+        fixed = rows.X @ model.products.whitener
         share = np.zeros(model.n_rows)
         scaled = self._scaled_rows()
         for f, (Z, codes) in enumerate(zip(scaled, rows.codes, strict=True)):
@@ -507,7 +502,7 @@ class Solution:
         whitened = mean[:, None] + scale * (noise if p else np.zeros((0, n)))
         u = half[:, [p]] - half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
         call.solve_other_half(u)
-        beta = model.products.beta0 + (solve_triangular(model.products.R0, whitened).T if p else np.zeros((n, 0)))
+        beta = model.products.beta0 + (model.products.whitener @ whitened).T
         effects = [
             np.einsum("ab,jbs->sja", template, block)
             for template, block in zip(model.layout.templates(self.theta), model.split(u), strict=True)
@@ -593,7 +588,7 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
             "the factorisation broke down: theta is too large for double precision, or the response is an exact\n"
             "  linear function of the predictors, so that there is no residual variance."
         )
-    whitened = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
+    whitened = lapack.dtrtrs(root[:p, :p], root[p, :p], lower=1, trans=1)[0] if p else np.zeros(0)
     direction = np.append(-whitened, 1.0)
     u = (call.workspace.half @ direction)[:, None]
     call.solve_other_half(u)
@@ -605,7 +600,7 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
         model=model,
         reml=reml,
         theta=theta,
-        beta=products.beta0 + (solve_triangular(products.R0, whitened) if p else whitened),
+        beta=products.beta0 + products.whitener @ whitened,
         RX=RX,
         u=spherical,
         b=tuple(block @ T.T for block, T in zip(spherical, model.layout.templates(theta), strict=True)),
@@ -613,7 +608,7 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
         wrss=pwrss - ussq,
         ussq=ussq,
         logdet_A=float(logdet_A),
-        logdet_RX2=2.0 * float(np.log(np.diag(RX)).sum()),
+        logdet_RX2=2.0 * float(np.log(np.diag(root)[:p]).sum() + products.logdet_R0),
         sigma=float(np.sqrt(pwrss / degrees)),
         criterion=float(value),
     )

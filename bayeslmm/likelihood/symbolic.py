@@ -8,6 +8,7 @@ cheaper than leaving the node to the dense tail. One cost rule covers nested, cr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,12 @@ class Analysis:
 
     structure: Structure
     first_row: tuple[NDArray[np.int64], ...]
+
+    @cached_property
+    def rows(self) -> tuple[NDArray[np.int64], ...]:
+        """For each factor, in the user's order, the scalar rows (J, K) of its effects in the engine's order."""
+        widths = self.structure.factor_k
+        return tuple(first[:, None] + np.arange(k) for first, k in zip(self.first_row, widths, strict=True))
 
     @property
     def n_columns(self) -> int:
