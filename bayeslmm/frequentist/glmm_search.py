@@ -2,8 +2,9 @@
 
 The search runs in coordinates where the problem is close to a standard normal one: covariance parameters as for
 Gaussian models (`bayeslmm.likelihood.search`), scaled by the information W at the start; coefficients of whitened
-columns; logarithms of the family's own parameters. A first search over the few covariance parameters, with the coefficients at
-their joint mode (lme4's nAGQ = 0), supplies the start and the first curvature of the second, over everything.
+columns; logarithms of the family's own parameters. A first search over the few covariance parameters, with the
+coefficients at their joint mode (lme4's nAGQ = 0), supplies the start and the first curvature of the second, over
+everything.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from bayeslmm.likelihood.search import Space, fill_space, from_theta, lift, new_
 
 Floats = NDArray[np.float64]
 Objective = Callable[[Floats], tuple[float, Floats]]
+CHEAP = 3.0
+"""Rise of the deviance up to which a term is tried without."""
 LONGEST = 3.0
 """Longest step of the search, in any coordinate."""
 HESSIAN_STEP = 3e-3
@@ -179,7 +182,7 @@ def optimize_glmm(kernel: LaplaceKernel, quadrature: int = 1, control: Control |
     laplace = bfgs(problem.full, point, inverse, control.tolerance, control.max_evaluations)
     if not laplace.value <= found.value + 1e-6:
         laplace = bfgs(problem.full, point, np.diag(np.diag(inverse)), control.tolerance, control.max_evaluations)
-    laplace = _off_the_boundary(problem, laplace, control)
+    laplace = _without_small_terms(problem, _off_the_boundary(problem, laplace, control), control)
     path = found.path + laplace.path
     polished, hessian = refine(problem.full, laplace)
     if quadrature > 1:
@@ -289,6 +292,33 @@ def _off_the_boundary(
     )
     best = other if other.value < found.value - 1e-7 else found
     return replace(best, path=found.path + other.path)
+
+
+def _without_small_terms(problem: Problem, found: Descent, control: Control) -> Descent:
+    """Look at zero variance too: a term may have one optimum there and a worse one inside.
+
+    Every scalar or independent effect whose removal costs little is removed and the search goes on from there; the
+    gradient being zero at zero, it stays removed.
+    """
+    layout = problem.kernel.layout
+    best = found
+    for covariance, where in zip(layout.covariances, layout.theta_slices, strict=True):
+        if covariance.is_correlated:
+            continue
+        for place in range(where.start, where.stop):
+            if best.x[place] == 0.0:
+                continue
+            point = best.x.copy()
+            point[place] = 0.0
+            if problem.full(point)[0] > best.value + CHEAP:
+                continue
+            inverse = best.inverse.copy()
+            inverse[place] = inverse[:, place] = 0.0
+            inverse[place, place] = 1.0
+            other = bfgs(problem.full, point, inverse, control.tolerance, control.max_evaluations)
+            path = best.path + other.path
+            best = replace(other if other.value < best.value - 1e-7 else best, path=path)
+    return best
 
 
 def _joined(problem: Problem, found: Descent, beta: Floats, root: Floats) -> tuple[Floats, Floats]:

@@ -4,6 +4,7 @@ import json
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -116,3 +117,23 @@ def test_residuals_of_the_summary(shared):
     np.testing.assert_allclose(np.quantile(fit.scaled_residuals, [0, 0.25, 0.5, 0.75, 1]), expected, atol=1e-5)
     assert fit.criterion == pytest.approx(reference["minus2logLik"], abs=1e-6)
     assert (fit.aic, fit.bic) == pytest.approx((reference["AIC"], reference["BIC"]), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.SingularFitWarning")
+@pytest.mark.parametrize("which", ["s5", "full"])
+def test_cces_reaches_the_better_of_two_optima(shared, which):
+    folder = shared / "data" / "mrp"
+    reference = json.loads((folder / "cces18_reference_fits_lme4.json").read_text())[which]
+    sample, survey = folder / "cces18_sample5000.csv", folder / "cces18_survey.parquet"
+    data = pd.read_csv(sample) if which == "s5" else pd.read_parquet(survey)
+    data = data.merge(pd.read_csv(folder / "cces18_statelevel.csv"), on="state").assign(
+        sex=lambda d: d["male"].astype(str)
+    )
+    groups = ("state", "eth", "educ", "sex:eth", "educ:age", "educ:eth")
+    formula = "abortion ~ male + repvote + region" + "".join(f" + (1 | {group})" for group in groups)
+    fit = blm.glmer(formula, data, "bernoulli")
+    np.testing.assert_allclose(fit.fixef, list(reference["fixef"].values()), atol=5e-5)  # glmer's defaults stop there
+    sds = {entry.factor.replace("sex", "male"): entry.sd[0] for entry in fit.varcorr.entries}
+    for name, value in reference["sd"].items():
+        assert sds[name] == pytest.approx(value, abs=2e-5), name
