@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayeslmm import datasets, teach
+    from bayeslmm.bayes.inference import compare_models
     from bayeslmm.bayes.posterior import Posterior
-    from bayeslmm.bayes.priors import Prior
+    from bayeslmm.bayes.priors import Prior, pc_prior
+    from bayeslmm.bayes.simulation import sbc
     from bayeslmm.contract import Fit, RandomEffects
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design, build_design
@@ -55,6 +57,7 @@ _HOME = {
     "build_design": "formula.design",
     "collapse": "mrp.collapse",
     "compare": "report.compare",
+    "compare_models": "bayes.inference",
     "criterion": "likelihood.lmm",
     "cross_products": "likelihood.crossproducts",
     "extend": "frequentist.simulation",
@@ -64,11 +67,13 @@ _HOME = {
     "lmer": "models",
     "model": "models",
     "parse_formula": "formula.parse",
+    "pc_prior": "bayes.priors",
     "poststratify": "mrp.poststratify",
     "power": "frequentist.simulation",
     "power_curve": "frequentist.simulation",
     "ranova": "frequentist.likelihood_ratio",
     "recode": "mrp.recoding",
+    "sbc": "bayes.simulation",
     "simulate": "frequentist.simulation",
     "survey_estimates": "mrp.survey",
     "table": "report.side_by_side",
@@ -93,6 +98,7 @@ __all__ = [
     "build_design",
     "collapse",
     "compare",
+    "compare_models",
     "criterion",
     "cross_products",
     "datasets",
@@ -103,11 +109,13 @@ __all__ = [
     "lmer",
     "model",
     "parse_formula",
+    "pc_prior",
     "poststratify",
     "power",
     "power_curve",
     "ranova",
     "recode",
+    "sbc",
     "simulate",
     "survey_estimates",
     "table",

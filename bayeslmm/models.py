@@ -17,6 +17,7 @@ from bayeslmm.likelihood.lmm import LmmKernel, Storage
 if TYPE_CHECKING:
     import bambi
     import pymc as pm
+    import xarray as xr
     from numpy.typing import ArrayLike
 
     from bayeslmm.bayes.posterior import Posterior
@@ -210,6 +211,33 @@ class Model:
             progress=progress,
             **options,
         )
+
+    def prior_predictive(self, draws: int = 500, *, seed: int | None = None) -> xr.DataTree:
+        """Return responses the model expects before it sees the data.
+
+        Parameters
+        ----------
+        draws : int, default 500
+            How many.
+        seed : int, optional
+            Makes the draws reproducible.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups `prior`, `prior_predictive` and `observed_data`, as ArviZ's plots want them. A warning says when most
+            of the expected responses lie far beyond the scale of the observed ones.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> m.prior_predictive(draws=10, seed=1)["prior_predictive"]["y"].shape
+        (1, 10, 30)
+        """
+        from bayeslmm.bayes.simulation import prior_predictive
+
+        return prior_predictive(self, draws=draws, seed=seed)
 
     def to_pymc(self) -> pm.Model:
         """Return the textbook hierarchical model in PyMC, ready to be read, drawn and edited.

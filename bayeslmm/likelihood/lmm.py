@@ -353,6 +353,17 @@ def criterion(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> float:
     -------
     float
         Not a number where the factorisation breaks down.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+    >>> round(criterion([1.0, 0.0, 1.0], LmmKernel.from_design(design)), 4)
+    1773.6803
+
+    References
+    ----------
+    Bates, Mächler, Bolker & Walker (2015), *J. Stat. Softw.* 67(1), equations 34 and 41.
     """
     return _evaluate(theta, model, reml, _NO_GRADIENT)
 
