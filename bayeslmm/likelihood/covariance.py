@@ -478,7 +478,7 @@ class Layout:
 
     def flat_templates(self, theta: ArrayLike) -> NDArray[np.float64]:
         """Return all factors' templates one after the other, each (K, K) in C order."""
-        return np.concatenate([template.ravel() for template in self.templates(theta)])
+        return np.concatenate([np.zeros(0), *(template.ravel() for template in self.templates(theta))])
 
     def unflatten(self, flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return the flat templates (or their gradient) as one (K, K) array per factor."""
