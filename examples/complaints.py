@@ -34,7 +34,7 @@ def simulate(restaurants=60, seed=4):
             "grade": rng.integers(1, 6, n),
             "race": rng.choice(["asian", "black", "hispanic", "white"], n, p=[0.1, 0.2, 0.3, 0.4]),
             "gender": np.where(rng.random(n) < 0.45, "male", "female"),
-            "tenure": rng.gamma(2.0, 1.5, n).round(1),
+            "tenure": rng.gamma(2.0, 1.5, n).round(),
             "age": rng.integers(18, 60, n),
             "manager": np.where(manager, "male", "female")[place],
             "workers": workers[place],
@@ -102,7 +102,7 @@ print(f"chibar2(01) = {statistic:.2f}, p = {0.5 * chi2.sf(statistic, 1):.2g}")
 
 # %% [markdown]
 # What goes wrong without restaurants: the manager is the same for all servers of a restaurant, and logistic regression
-# counts every server as new evidence about the manager. Its standard error is half of what it should be. For the
+# counts every server as new evidence about the manager. Its standard error comes out far too small. For the
 # server's own gender little changes.
 
 # %%

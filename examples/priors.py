@@ -75,6 +75,6 @@ blm.compare(flat.fit(), flat.sample(500, seed=1, progress=False))
 # ## How to choose
 #
 # 1. Think in units of the response: what SD between groups would surprise you?
-#    `bayeslmm.bayes.priors.pc_prior(upper)` turns "larger than this has a chance of 5 %" into a prior.
+#    `blm.pc_prior(upper)` turns "larger than this has a chance of 5 %" into a prior.
 # 2. With thirty groups or more, any of the reasonable ones will do. Check by trying two.
 # 3. With fewer than ten, report the posterior under two priors.

@@ -42,12 +42,11 @@ def _(blm, choice):
 
 @app.cell
 def _(fit, mo, shrinkage):
-    largest = round(max(3 * shrinkage.estimate, fit.sigma), 3)
+    largest = max(3 * shrinkage.estimate, fit.sigma)
+    places = [float(f"{largest * i / 60:.3g}") for i in range(61)]
     sd = mo.ui.slider(
-        start=0.0,
-        stop=largest,
-        step=largest / 60,
-        value=round(shrinkage.estimate / (largest / 60)) * largest / 60,
+        steps=places,
+        value=min(places, key=lambda place: abs(place - shrinkage.estimate)),
         label="standard deviation of the groups",
         show_value=True,
         full_width=True,

@@ -57,7 +57,7 @@ def pooling(
     >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
     >>> figure = pooling(fit, "Days", groups=6)
     >>> [ax.get_title(loc="left") for ax in figure.axes[:2]]
-    ['308 (10)', '332 (10)']
+    ['308 (10)', '330 (10)']
     """
     data = fit.design.data
     factor = fit.design.factors[0].name if factor is None else factor
