@@ -101,9 +101,9 @@ statistic = 2 * (multilevel.loglik - plain.loglik)
 print(f"chibar2(01) = {statistic:.2f}, p = {0.5 * chi2.sf(statistic, 1):.2g}")
 
 # %% [markdown]
-# What goes wrong without restaurants: the manager is the same for all servers of a restaurant, and logistic regression
-# counts every server as new evidence about the manager. Its standard error comes out far too small. For the
-# server's own gender little changes.
+# What goes wrong without restaurants: the manager is the same for all servers of a restaurant, and logistic
+# regression counts every server as new evidence about the manager. Its standard error comes out far too small. For
+# the server's own gender little changes.
 
 # %%
 rows = ["gender[T.male]", "manager[T.male]"]

@@ -43,7 +43,8 @@ frame.check(model)
 # ## 3. A draft in no time
 #
 # `fit()` finds the modes by Laplace's approximation. Good for trying models; its intervals take the standard
-# deviations as known, and the result says so.
+# deviations as known, and the result says so. Here it also warns that one of them is estimated at zero: with so few
+# groups the modes cannot tell a small spread from none. The posterior below can.
 
 # %%
 draft = blm.poststratify(model.fit(), frame, by="state", new_levels="sample", seed=1)

@@ -89,17 +89,17 @@ modes.to_frame("effect").assign(sd=spread, ratings=ratings["d"].value_counts()).
 # %% [markdown]
 # ## The posterior of 4,117 parameters
 #
-# One evaluation of this likelihood costs tens of milliseconds, so `sample()` proposes independent points from a fitted
-# split-t distribution and corrects them by importance weights; coefficients and all group effects are drawn exactly. A
-# hundred draws per chain are a sketch; ask for more when you publish.
+# One evaluation of this likelihood costs tens of milliseconds, so `sample()` proposes independent points from a
+# fitted split-t distribution and corrects them by importance weights; coefficients and all group effects are drawn
+# exactly. A hundred draws per chain are a sketch; ask for more when you publish.
 
 # %%
 post = crossed.sample(100, seed=1, method="proposals", progress=False)
 blm.compare(fit, post)
 
 # %% [markdown]
-# A league table with its uncertainty: the place of each lecturer, draw by draw. The interval of the "best" one reaches
-# from first to well down the list, and that is the honest answer to a request for rankings.
+# A league table with its uncertainty: the place of each lecturer, draw by draw. The interval of the "best" one
+# reaches from first to well down the list, and that is the honest answer to a request for rankings.
 
 # %%
 post.ranks("d").head()

@@ -85,8 +85,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# It matters, and it explains hardly any of the spread: the standard deviation of growth is nearly what it was. A small
-# p-value of a cross-level interaction is not a large share of the differences.
+# It matters, and it explains hardly any of the spread: the standard deviation of growth is nearly what it was. A
+# small p-value of a cross-level interaction is not a large share of the differences.
 
 # %% [markdown]
 # ## Prediction

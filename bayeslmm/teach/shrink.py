@@ -222,11 +222,8 @@ class Shrinkage:
         screen = Output()
 
         def redraw(change: Any) -> None:
-            from IPython.display import display
-
-            screen.clear_output(wait=True)
-            with screen:
-                display(self.plot(change["new"]))
+            screen.outputs = ()
+            screen.append_display_data(self.plot(change["new"]))
 
         knob.observe(redraw, names="value")
         redraw({"new": self.estimate})
