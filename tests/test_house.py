@@ -184,7 +184,7 @@ def test_every_imported_library_is_declared():
     names = {re.split(r"[\s\[<>=!~;]", line, maxsplit=1)[0].lower().replace("-", "_") for line in lines}
     names |= {"arviz_base", "arviz_plots", "arviz_stats", "llvmlite"}  # what arviz and numba are made of
     names |= {"ibis"} if "ibis_framework" in names else set()
-    used = {entry.top for entry in ALL_IMPORTS} - set(sys.stdlib_module_names) - {"bayeslmm"}
+    used = {entry.top.lower() for entry in ALL_IMPORTS} - set(sys.stdlib_module_names) - {"bayeslmm"}
     assert used - names == set()
 
 

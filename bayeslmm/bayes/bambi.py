@@ -339,7 +339,7 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
     if priors.sigma is not None:
         chosen["sigma"] = bambi_prior(priors.sigma)
     model = bambi.Model(text, design.data, family=bambi_family(family))
-    known = set(model.components[model.family.likelihood.parent].terms) | set(model.constant_components)
+    known = set(model.parameters[model.family.likelihood.parent].terms) | set(model.marginal_parameters)
     model.set_priors({name: prior for name, prior in chosen.items() if name in known})
     return model
 

@@ -317,6 +317,17 @@ def compare_models(
     References
     ----------
     Yao, Vehtari, Simpson & Gelman (2018), *Bayesian Analysis* 13(3).
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> sleep = blm.datasets.load("sleepstudy")
+    >>> models = {"intercepts": "Reaction ~ Days + (1 | Subject)", "slopes": "Reaction ~ Days + (Days | Subject)"}
+    >>> posts = {
+    ...     name: blm.model(text, sleep).sample(250, seed=1, progress=False) for name, text in models.items()
+    ... }
+    >>> compare_models(posts, group="Subject").index[0]
+    'slopes'
     """
     from arviz_stats import compare
 

@@ -31,10 +31,10 @@ from bayeslmm.bayes.marginal import STATISTICS, Mode, available_cores, axes_at, 
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, is_correlated, is_homogeneous
 from bayeslmm.datatree import posterior_dataset
 from bayeslmm.errors import SamplingError
-from bayeslmm.frequentist.glmm_search import bfgs, start_aux
 from bayeslmm.likelihood._compiled import compiled, solve_lower
 from bayeslmm.likelihood.cholesky import solve_other_half
-from bayeslmm.likelihood.laplace import LaplaceKernel, laplace
+from bayeslmm.likelihood.descent import bfgs
+from bayeslmm.likelihood.laplace import LaplaceKernel, laplace, start_aux
 from bayeslmm.likelihood.pirls import (
     JOINT,
     conditional_mode,

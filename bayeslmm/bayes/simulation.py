@@ -355,6 +355,16 @@ def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, eng
     ------
     SamplingError
         If there are no simulations.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> calibration = sbc(m, n_sims=2, draws=20, seed=1)
+
+    References
+    ----------
+    Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv:1804.06788.
     """
     from bayeslmm.bayes.sample import sample
 

@@ -97,7 +97,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
         name: getattr(design, name) for name in ("rows", "weights", "offset") if getattr(design, name) is not None
     }
     np.savez(folder / "rows.npz", **arrays)
-    post.data.to_netcdf(folder / "draws.nc", engine="h5netcdf")
+    post.data.to_netcdf(folder / "draws.nc", engine="netcdf4")
 
 
 def plain(args: Any) -> dict[str, Any]:
@@ -208,5 +208,5 @@ def read_tree(path: Path) -> xr.DataTree:
     """
     import xarray as xr
 
-    with xr.open_datatree(path, engine="h5netcdf") as tree:
+    with xr.open_datatree(path, engine="netcdf4") as tree:
         return tree.load().copy(deep=True)

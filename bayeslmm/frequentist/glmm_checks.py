@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.frequentist.glmm_prediction import response_draws
-from bayeslmm.frequentist.glmm_search import start_aux
+from bayeslmm.likelihood.descent import bfgs
+from bayeslmm.likelihood.laplace import start_aux
 from bayeslmm.predict import linear_predictor
 from bayeslmm.report.tables import Table
 
@@ -98,8 +99,6 @@ def glm_deviance(fit: GlmmFit) -> float:
     -------
     float
     """
-    from bayeslmm.frequentist.glmm_search import bfgs
-
     kernel, zero = fit.kernel, np.zeros(len(fit.theta))
     state = kernel.new_state()
     if not kernel.n_aux:

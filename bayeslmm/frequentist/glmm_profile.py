@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import optimize, stats
 
 from bayeslmm.errors import DataError, did_you_mean, listing
-from bayeslmm.frequentist.glmm_search import GRADIENT_STEP, bfgs
+from bayeslmm.frequentist.glmm_search import GRADIENT_STEP
+from bayeslmm.likelihood.descent import bfgs
 from bayeslmm.likelihood.quadrature import adaptive_loglik
 
 if TYPE_CHECKING:

@@ -16,19 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.families import LINKS
 from bayeslmm.frequentist.optimize import Control, canonical, is_singular
-from bayeslmm.likelihood.laplace import Approximation, LaplaceKernel
+from bayeslmm.likelihood.descent import Descent, Objective, bfgs
+from bayeslmm.likelihood.laplace import Approximation, LaplaceKernel, start_aux
 from bayeslmm.likelihood.pirls import fill_blocks, with_blocks
 from bayeslmm.likelihood.quadrature import adaptive_loglik
 from bayeslmm.likelihood.search import Space, fill_space, from_theta, lift, new_space, pull_theta, to_theta
 
 Floats = NDArray[np.float64]
-Objective = Callable[[Floats], tuple[float, Floats]]
 CHEAP = 3.0
 """Rise of the deviance up to which a term is tried without."""
-LONGEST = 3.0
-"""Longest step of the search, in any coordinate."""
 HESSIAN_STEP = 3e-3
 """Step of differences of the gradient, in standard errors."""
 GRADIENT_STEP = 2e-3
@@ -85,23 +82,6 @@ class GlmmOptimum:
     hessian_pd: bool
     singular: bool
     boundary: NDArray[np.bool_] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Descent:
-    """State of a quasi-Newton search: point, value, gradient, inverse Hessian, history."""
-
-    x: Floats
-    value: float
-    gradient: Floats
-    inverse: Floats
-    path: tuple[float, ...]
-    status: str
-
-    @property
-    def decrement(self) -> float:
-        """Decrease still to be had."""
-        return float(self.gradient @ self.inverse @ self.gradient) / 2
 
 
 @dataclass(frozen=True)
@@ -221,40 +201,6 @@ def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats]:
     return problem, np.concatenate([x, aux])
 
 
-def start_aux(kernel: LaplaceKernel) -> Floats:
-    """Return first values of the family's own parameters, by the method of moments.
-
-    Parameters
-    ----------
-    kernel : LaplaceKernel
-        The model.
-
-    Returns
-    -------
-    ndarray (a,)
-        Log of the parameter, or thresholds.
-    """
-    y, weight, name = kernel.cells.y, kernel.cells.weight, kernel.family.name
-    if name == "cumulative":
-        share = np.cumsum(np.bincount(y.astype(int), weights=weight))[:-1] / weight.sum()
-        return np.asarray(LINKS[kernel.family.link].link(share))
-    if kernel.n_aux == 0:
-        return np.zeros(0)
-    mean = np.average(y, weights=weight)
-    variance = np.average((y - mean) ** 2, weights=weight)
-    if name == "gaussian":
-        variance = np.average(kernel.cells.extra, weights=weight) - mean**2
-    moment = {
-        "gaussian": np.sqrt(variance),
-        "gamma": mean**2 / variance,
-        "inverse_gaussian": mean**3 / variance,
-        "negativebinomial": mean**2 / max(variance - mean, 0.1 * mean),
-        "beta": max(mean * (1 - mean) / variance - 1, 0.5),
-        "beta_binomial": 5.0,
-    }[name]
-    return np.array([np.log(moment if np.isfinite(moment) and moment > 0 else 1.0)])
-
-
 def _both_sides(problem: Problem, objective: Objective, start: Floats, tolerance: float, control: Control) -> Descent:
     """Search from the start, and from a tenth of it should the deviance not exist there."""
     shrink = np.ones(len(start))
@@ -331,107 +277,6 @@ def _joined(problem: Problem, found: Descent, beta: Floats, root: Floats) -> tup
     lower = np.tril(root)
     inverse[m : m + p, m : m + p] = 0.5 * np.linalg.inv(lower @ lower.T) if p else 0.0
     return point, inverse
-
-
-def bfgs(objective: Objective, x: Floats, inverse: Floats, tolerance: float, max_evaluations: int) -> Descent:
-    """Minimise by BFGS with a weak Wolfe search, until the Newton decrement is below the tolerance.
-
-    Parameters
-    ----------
-    objective : callable
-        Returns value and gradient; the value is infinite outside the domain.
-    x : ndarray (d,)
-        Start.
-    inverse : ndarray (d, d)
-        First inverse Hessian.
-    tolerance : float
-        Decrease still to be had at which to stop.
-    max_evaluations : int
-        Largest number of evaluations.
-
-    Returns
-    -------
-    Descent
-        Where the search ended.
-
-    References
-    ----------
-    Nocedal & Wright (2006), *Numerical Optimization*, chapter 6.
-
-    Examples
-    --------
-    >>> found = bfgs(lambda x: (float(x @ x), 2 * x), np.ones(2), np.eye(2), 1e-12, 100)
-    >>> found.status, bool(found.value < 1e-12)
-    ('converged', True)
-    """
-    value, slope = objective(x)
-    path = [value]
-    first, fresh = inverse, True
-    status = "converged"
-    while True:
-        direction = -inverse @ slope
-        decline = float(direction @ slope)
-        if not np.isfinite(value):
-            status = "stalled: the deviance cannot be computed"
-            break
-        if -decline / 2 < tolerance:
-            break
-        if len(path) >= max_evaluations:
-            status = "stopped after the largest number of evaluations allowed"
-            break
-        step, new_x, new_value, new_slope = _line_search(objective, x, value, direction, decline, path, max_evaluations)
-        if step == 0.0:
-            if fresh:
-                status = "converged" if -decline / 2 < 1e-6 else "stalled: no further decrease was found"
-                break
-            inverse, fresh = first, True
-            continue
-        moved, bend = new_x - x, new_slope - slope
-        curvature = float(moved @ bend)
-        if curvature > 1e-300:
-            image = inverse @ bend
-            inverse = (
-                inverse
-                + (1 + bend @ image / curvature) * np.outer(moved, moved) / curvature
-                - (np.outer(image, moved) + np.outer(moved, image)) / curvature
-            )
-            fresh = False
-        x, value, slope = new_x, new_value, new_slope
-    return Descent(x, value, slope, inverse, tuple(path), status)
-
-
-def _line_search(
-    objective: Objective,
-    x: Floats,
-    value: float,
-    direction: Floats,
-    decline: float,
-    path: list[float],
-    max_evaluations: int,
-) -> tuple[float, Floats, float, Floats]:
-    """Return (step, point, value, gradient); the step is 0 when no decrease was found."""
-    longest = float(np.abs(direction).max())
-    step = min(1.0, LONGEST / longest)
-    low, high = 0.0, np.inf
-    best = (0.0, x, value, np.zeros_like(x))
-    for _ in range(30):
-        point = x + step * direction
-        new_value, new_slope = objective(point)
-        path.append(new_value)
-        new_decline = float(new_slope @ direction)
-        near = new_value <= value + 1e-12 * abs(value) and abs(new_decline) <= 0.8 * abs(decline)
-        if not (new_value <= value + 1e-4 * step * decline or near):
-            high = step
-            share = decline / (decline - new_decline) if np.isfinite(new_value) and new_decline > decline else 0.3
-            step = low + min(max(share, 0.1), 0.6) * (high - low)
-        elif new_decline < 0.9 * decline and step * longest < LONGEST:
-            low, best = step, (step, point, new_value, new_slope)
-            step = min(3.0 * step, LONGEST / longest * 1.001) if np.isinf(high) else 0.5 * (low + high)
-        else:
-            return step, point, new_value, new_slope
-        if (high - low) * longest < 1e-12 or len(path) >= max_evaluations:
-            break
-    return best
 
 
 def refine(objective: Objective, found: Descent, step: float = HESSIAN_STEP) -> tuple[Descent, Floats]:

@@ -29,7 +29,6 @@ from bayeslmm.likelihood.operations import (
     SLOPE,
     STATUS,
     STOP,
-    TOLERANCE,
     VALUES,
 )
 from bayeslmm.likelihood.search import CONVERGED, STALLED, STOPPED
@@ -107,6 +106,13 @@ class Optimum:
         The search's own estimate of their inverse.
     jacobian : (m, m)
         Derivative of theta in the search coordinates.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> optimum = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff")).optimum
+    >>> optimum.status, optimum.hessian_pd, optimum.theta.round(4)
+    ('converged', True, array([0.8483]))
     """
 
     theta: NDArray[np.float64]
@@ -181,7 +187,7 @@ def optimize(
     >>> products = cross_products([1.0, 2, 4, 5, 9, 8], np.ones((6, 1)), [(np.ones((6, 1)), codes, 3)])
     >>> optimum = optimize(LmmKernel(products, Layout((Covariance("us", 1),), (0,), (3,))))
     >>> optimum.converged, optimum.theta.round(4)
-    (True, array([5.1316]))
+    (True, array([4.916]))
     """
     control = control or Control()
     search = _Search(model, control, watch)
@@ -220,7 +226,11 @@ class _Search:
         self.space = self.call.space
         buffers = self.call.buffers
         if len(buffers.get("values", ())) != control.max_evaluations:
-            buffers["values"], buffers["journal"], buffers["slope"] = np.empty(control.max_evaluations), np.empty(4), np.empty(m)
+            buffers["values"], buffers["journal"], buffers["slope"] = (
+                np.empty(control.max_evaluations),
+                np.empty(4),
+                np.empty(m),
+            )
             buffers["inverse"], buffers["initial"] = np.empty((m, m)), np.empty((m, m))
             self.call.set(SCRATCH, np.empty(4 * m))
             for argument, name in (
@@ -369,7 +379,10 @@ def canonical(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.float64]
     (m,) ndarray
     """
     return layout.gather(
-        [_canonical_term(covariance, part) for covariance, part in zip(layout.covariances, layout.split(theta), strict=True)]
+        [
+            _canonical_term(covariance, part)
+            for covariance, part in zip(layout.covariances, layout.split(theta), strict=True)
+        ]
     )
 
 

@@ -631,3 +631,37 @@ def _cold_start(family: Family, cells: Collapsed, whitened: Floats) -> Floats:
         return np.asarray(beta)
     level = np.full(len(target), flat) - cells.offset
     return np.asarray(np.linalg.lstsq(whitened * root[:, None], level * root, rcond=None)[0])
+
+
+def start_aux(kernel: LaplaceKernel) -> Floats:
+    """Return first values of the family's own parameters, by the method of moments.
+
+    Parameters
+    ----------
+    kernel : LaplaceKernel
+        The model.
+
+    Returns
+    -------
+    ndarray (a,)
+        Log of the parameter, or thresholds.
+    """
+    y, weight, name = kernel.cells.y, kernel.cells.weight, kernel.family.name
+    if name == "cumulative":
+        share = np.cumsum(np.bincount(y.astype(int), weights=weight))[:-1] / weight.sum()
+        return np.asarray(LINKS[kernel.family.link].link(share))
+    if kernel.n_aux == 0:
+        return np.zeros(0)
+    mean = np.average(y, weights=weight)
+    variance = np.average((y - mean) ** 2, weights=weight)
+    if name == "gaussian":
+        variance = np.average(kernel.cells.extra, weights=weight) - mean**2
+    moment = {
+        "gaussian": np.sqrt(variance),
+        "gamma": mean**2 / variance,
+        "inverse_gaussian": mean**3 / variance,
+        "negativebinomial": mean**2 / max(variance - mean, 0.1 * mean),
+        "beta": max(mean * (1 - mean) / variance - 1, 0.5),
+        "beta_binomial": 5.0,
+    }[name]
+    return np.array([np.log(moment if np.isfinite(moment) and moment > 0 else 1.0)])

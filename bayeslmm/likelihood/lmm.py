@@ -184,7 +184,7 @@ class LmmKernel:
     >>> products = cross_products([1.0, 2, 4, 5, 9, 8], np.ones((6, 1)), [(np.ones((6, 1)), codes, 3)])
     >>> kernel = LmmKernel(products, Layout((Covariance("us", 1),), (0,), (3,)))
     >>> round(criterion([1.0], kernel), 6)
-    23.573095
+    24.567583
     """
 
     products: CrossProducts
