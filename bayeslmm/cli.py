@@ -129,7 +129,7 @@ def _add_sampling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--draws", type=_whole, default=1000, help="per chain (default: 1000)")
     verb.add_argument("--tune", type=_whole, help="warm-up steps per chain (default: the engine's)")
     verb.add_argument("--chains", type=_whole, default=4, help="default: 4")
-    verb.add_argument("--engine", choices=("marginal", "latent"), help="default: chosen by the model")
+    verb.add_argument("--engine", choices=("marginal", "laplace", "latent"), help="default: chosen by the model")
     verb.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
 
 

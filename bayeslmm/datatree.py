@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def posterior_dataset(
     beta: NDArray[np.float64],
     sd: Mapping[str, NDArray[np.float64]],
     corr: Mapping[str, NDArray[np.float64]],
-    effects: Mapping[str, NDArray[np.float64]],
+    effects: Mapping[str, NDArray[np.floating[Any]]],
     sigma: NDArray[np.float64] | None = None,
 ) -> xr.Dataset:
     """Return draws labelled `beta[coef]`, `sd_<g>`, `corr_<g>`, `b_<g>[<g>, <g>_effect]` and `sigma`.
@@ -67,7 +67,7 @@ def posterior_dataset(
         "draw": np.arange(draws),
         "coef": list(design.coef_names),
     }
-    variables: dict[str, tuple[tuple[str, ...], NDArray[np.float64]]] = {"beta": ((*SAMPLE_DIMS, "coef"), beta)}
+    variables: dict[str, tuple[tuple[str, ...], NDArray[np.floating[Any]]]] = {"beta": ((*SAMPLE_DIMS, "coef"), beta)}
     for factor in design.factors:
         name, effect = factor.name, f"{factor.name}_effect"
         coords[name] = list(factor.levels)

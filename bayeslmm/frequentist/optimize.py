@@ -29,6 +29,10 @@ from bayeslmm.likelihood.operations import (
     SLOPE,
     STATUS,
     STOP,
+<<<<<<< /tmp/kern/ours.py
+=======
+    TRUST,
+>>>>>>> /tmp/kern/wt/bayeslmm/frequentist/optimize.py
     VALUES,
 )
 from bayeslmm.likelihood.search import CONVERGED, STALLED, STOPPED
@@ -52,9 +56,11 @@ class Control:
     ----------
     reml : bool, default True
         REML, or maximum likelihood.
-    tolerance : float, default 1e-9
+    tolerance : float, default 1e-7
         The search ends when the decrease of the criterion still to be had, by the quadratic model, is below this. The
-        criterion is a deviance, so the test does not depend on any unit: 1e-9 puts theta within 3e-5 standard errors.
+        criterion is a deviance, so the test does not depend on any unit. The step that brings this decrease is still
+        taken: theta ends within some 1e-5 standard errors, and by Newton steps at the limit of rounding where
+        evaluations are cheap.
     max_evaluations : int, default 500
         Largest number of evaluations of criterion and gradient.
     start : (m,) array, optional
@@ -63,11 +69,11 @@ class Control:
     Examples
     --------
     >>> Control(reml=False).tolerance
-    1e-09
+    1e-07
     """
 
     reml: bool = True
-    tolerance: float = 1e-9
+    tolerance: float = 1e-7
     max_evaluations: int = 500
     start: NDArray[np.float64] | None = None
 
@@ -192,6 +198,8 @@ def optimize(
     control = control or Control()
     search = _Search(model, control, watch)
     x = search.start(near)
+    fine = near is None and _work(model) * len(x) < _FINE_WORK
+    search.journal[TRUST] = not fine
     value = search.descend(x, None if near is None else near.x_inverse)
     lifted = np.empty_like(x)
     if search.status != STOPPED and lift(model.layout.arrays, search.space, x, lifted):
@@ -202,8 +210,7 @@ def optimize(
         else:
             search.journal[STATUS], search.slope[:], search.inverse[:] = first, slope, inverse
     hessian, definite = None, None
-    settled = near is None and search.status in (CONVERGED, STALLED) and np.isfinite(value)
-    if settled and _work(model) * len(x) < _FINE_WORK:
+    if fine and search.status in (CONVERGED, STALLED) and np.isfinite(value):
         hessian = search.hessian(x)
         definite = _is_definite(hessian)
         if definite:
@@ -226,11 +233,15 @@ class _Search:
         self.space = self.call.space
         buffers = self.call.buffers
         if len(buffers.get("values", ())) != control.max_evaluations:
+<<<<<<< /tmp/kern/ours.py
             buffers["values"], buffers["journal"], buffers["slope"] = (
                 np.empty(control.max_evaluations),
                 np.empty(4),
                 np.empty(m),
             )
+=======
+            buffers["values"], buffers["journal"], buffers["slope"] = np.empty(control.max_evaluations), np.empty(5), np.empty(m)
+>>>>>>> /tmp/kern/wt/bayeslmm/frequentist/optimize.py
             buffers["inverse"], buffers["initial"] = np.empty((m, m)), np.empty((m, m))
             self.call.set(SCRATCH, np.empty(4 * m))
             for argument, name in (
@@ -239,7 +250,7 @@ class _Search:
                 self.call.set(argument, buffers[name])
         self.slope, self.values, self.journal = buffers["slope"], buffers["values"], buffers["journal"]
         self.inverse, self.initial = buffers["inverse"], buffers["initial"]
-        self.journal[:] = 0.0, 0.0, STALLED, control.tolerance
+        self.journal[:] = 0.0, 0.0, STALLED, control.tolerance, 0.0
 
     @property
     def status(self) -> int:

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import llvmlite.binding
@@ -52,9 +52,9 @@ def c_entry(function: Callable[..., Any], kind: Any) -> int:
     options = {"error_model": "numpy", "_nrt": False}
     entry = CFunc(function, sigutils.normalize_signature(kind), locals={}, options=options)
     entry.enable_caching()
-    entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))
+    entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))  # type: ignore[attr-defined]
     entry.compile()
-    return int(entry.address)
+    return int(entry.address)  # type: ignore[arg-type]
 
 
 def _stamp(path: str) -> bytes:
@@ -64,7 +64,7 @@ def _stamp(path: str) -> bytes:
     return digest.digest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sources(path: str) -> frozenset[str]:
     """Return the file and all files of this package that it imports, directly or not."""
     found, waiting = {path}, [path]
@@ -78,7 +78,7 @@ def _sources(path: str) -> frozenset[str]:
     return frozenset(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _text(path: str) -> bytes:
     with open(path, "rb") as source:
         return source.read()
@@ -128,7 +128,7 @@ _TRSM, _SYRK, _SYMM = _routine("blas", "dtrsm"), _routine("blas", "dsyrk"), _rou
 @intrinsic
 def _potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _POTRF, ("U", 0, 1, 0, "info"))
+        return _emit(*context, _POTRF, ("U", 0, 1, 0, "info"))  # type: ignore[call-arg]
 
     return types.int64(types.int64, a), generate
 
@@ -136,7 +136,7 @@ def _potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
 @intrinsic
 def _potri(typing_context, n, a):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _POTRI, ("U", 0, 1, 0, "info"))
+        return _emit(*context, _POTRI, ("U", 0, 1, 0, "info"))  # type: ignore[call-arg]
 
     return types.int64(types.int64, a), generate
 
@@ -144,7 +144,7 @@ def _potri(typing_context, n, a):  # type: ignore[no-untyped-def]
 @intrinsic
 def _trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _TRSM, ("R", "U", "N", "N", 1, 0, 2, 3, 0, 4, 1))
+        return _emit(*context, _TRSM, ("R", "U", "N", "N", 1, 0, 2, 3, 0, 4, 1))  # type: ignore[call-arg]
 
     return types.int64(types.int64, types.int64, types.float64, a, b), generate
 
@@ -152,7 +152,7 @@ def _trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def
 @intrinsic
 def _trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _TRSM, ("R", "U", "T", "N", 1, 0, 2, 3, 0, 4, 1))
+        return _emit(*context, _TRSM, ("R", "U", "T", "N", 1, 0, 2, 3, 0, 4, 1))  # type: ignore[call-arg]
 
     return types.int64(types.int64, types.int64, types.float64, a, b), generate
 
@@ -160,7 +160,7 @@ def _trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untype
 @intrinsic
 def _syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _SYRK, ("U", "N", 0, 1, 2, 3, 0, 4, 5, 0))
+        return _emit(*context, _SYRK, ("U", "N", 0, 1, 2, 3, 0, 4, 5, 0))  # type: ignore[call-arg]
 
     return types.int64(types.int64, types.int64, types.float64, a, types.float64, c), generate
 
@@ -168,7 +168,7 @@ def _syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-d
 @intrinsic
 def _symm(typing_context, n, m, one, a, b, zero, c):  # type: ignore[no-untyped-def]
     def generate(*context):  # type: ignore[no-untyped-def]
-        return _emit(*context, _SYMM, ("L", "U", 0, 1, 2, 3, 0, 4, 0, 5, 6, 0))
+        return _emit(*context, _SYMM, ("L", "U", 0, 1, 2, 3, 0, 4, 0, 5, 6, 0))  # type: ignore[call-arg]
 
     return types.int64(types.int64, types.int64, types.float64, a, b, types.float64, c), generate
 
@@ -196,7 +196,7 @@ def solve_lower(root, b, transposed):  # type: ignore[no-untyped-def]
 
 @inlined
 def add_gram(rows, scale, keep, out):  # type: ignore[no-untyped-def]
-    """Set the lower triangle of C-ordered `out` (n, n) to `keep * out + scale * rows' rows`, `rows` (m, n) C-ordered."""
+    """Set the lower triangle of `out` (n, n) to `keep * out + scale * rows' rows`, `rows` (m, n); both C-ordered."""
     _syrk(rows.shape[1], rows.shape[0], scale, rows, keep, out)
 
 

@@ -154,7 +154,7 @@ def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped
 def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the gradient of `weight log|A| + scale tr(F' Q F)` in the templates.
 
-    `reduce_products` has been called; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
+    `reduce_products` was called; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
     and R = W F - Z'Z Lambda B, the two parts are 2 Z'Z Lambda S and -2 R B', each only where Lambda has entries.
 
     Parameters

@@ -221,9 +221,9 @@ class Covariance:
     def lower(self) -> NDArray[np.float64]:
         """Lower bounds (m,): 0 for standard deviations and diagonal entries."""
         if self.kind == "us":
-            bounds = np.full((self.k, self.k), -np.inf)
-            np.fill_diagonal(bounds, 0.0)
-            return bounds[by_column(self.k)]
+            square = np.full((self.k, self.k), -np.inf)
+            np.fill_diagonal(square, 0.0)
+            return square[by_column(self.k)]
         bounds = np.zeros(self.n_theta)
         if self.kind == "cs":
             bounds[-1] = -1.0 / (self.k - 1)
@@ -483,9 +483,7 @@ class Layout:
     def unflatten(self, flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Return the flat templates (or their gradient) as one (K, K) array per factor."""
         starts = self.arrays.template_start
-        return tuple(
-            flat[start : start + k * k].reshape(k, k) for start, k in zip(starts, self.n_effects, strict=True)
-        )
+        return tuple(flat[start : start + k * k].reshape(k, k) for start, k in zip(starts, self.n_effects, strict=True))
 
     def pull(self, theta: ArrayLike, flat_gradient: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the gradient in `theta` (m,) from the gradient in the flat templates."""

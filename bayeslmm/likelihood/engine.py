@@ -21,7 +21,6 @@ from bayeslmm.likelihood.numeric import (
     subtract_gram,
 )
 from bayeslmm.likelihood.operations import (
-    B,
     FACTORISE,
     FACTORS,
     GATHER,
@@ -36,6 +35,7 @@ from bayeslmm.likelihood.operations import (
     SOLVE_OTHER_HALF,
     SPREAD,
     TEMPLATES,
+    B,
 )
 
 

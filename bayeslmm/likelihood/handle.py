@@ -78,7 +78,7 @@ def _argument(handle, argument, n_dim):  # type: ignore[no-untyped-def]
         values = [builder.load(cgutils.gep(builder, data, place + part)) for part in range(n_dim + 1)]
         return _array_at(context, builder, array, values[0], values[1:])
 
-    return array(handle, types.literal(argument.literal_value)), generate
+    return array(handle, types.literal(argument.literal_value)), generate  # type: ignore[attr-defined]
 
 
 doubles, longs, ints, octets = (_view(kind) for kind in (types.float64, types.int64, types.int32, types.uint8))

@@ -312,7 +312,7 @@ def check_memory(analysis: Analysis, n_rhs: int) -> None:
     if need > 0.9 * have:
         raise FitError(
             f"the factorisation needs {need / 2**30:,.1f} GB and {have / 2**30:,.1f} GB are free.\n"
-            f"  {tail:,} of {analysis.n_columns:,} columns of Z remain in a dense block of {tail:,} x {tail:,} numbers:\n"
+            f"  {tail:,} of {analysis.n_columns:,} columns of Z remain in a dense block, {tail:,} x {tail:,} numbers:\n"
             "  crossed factors with many levels, or many effects for each level, fill it.\n"
             "  Way out: fewer random slopes on the crossed factors, `||` does not help here; leave out or coarsen the\n"
             "  crossed factor with fewer levels, or use its levels as fixed effects within parts of the data."
@@ -368,9 +368,7 @@ def criterion(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> float:
     return _evaluate(theta, model, reml, _NO_GRADIENT)
 
 
-def criterion_and_gradient(
-    theta: ArrayLike, model: LmmKernel, reml: bool = True
-) -> tuple[float, NDArray[np.float64]]:
+def criterion_and_gradient(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> tuple[float, NDArray[np.float64]]:
     """Return the criterion and its gradient (m,) in `theta`; parameters as in `criterion`."""
     gradient = np.empty(model.layout.n_theta)
     return _evaluate(theta, model, reml, gradient), gradient
@@ -508,7 +506,8 @@ class Solution:
         scale = self.sigma if sigma is None else sigma
         call, root = _profile_at(self.theta, model, self.reml)
         half = call.workspace.half
-        noise = solve_triangular(root[:p, :p], rng.standard_normal((p, n)), lower=True, trans="T") if p else root[:0, :0]
+        white = rng.standard_normal((p, n))
+        noise = solve_triangular(root[:p, :p], white, lower=True, trans="T") if p else root[:0, :0]
         mean = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
         whitened = mean[:, None] + scale * (noise if p else np.zeros((0, n)))
         u = half[:, [p]] - half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
@@ -646,7 +645,7 @@ def inverse_blocks(s, w, first, out):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_quadratic(s, w, first, second, Z1, Z2, weight, out):  # type: ignore[no-untyped-def]
-    """Add `weight * z1' S z2` of each row to `out`, S the block of A^-1 between the levels that start at the two rows."""
+    """Add `weight * z1' S z2` of each row to `out`, S the block of A^-1 between the levels starting at the two rows."""
     n_head = s.row_start.size - 1
     n_head_rows = s.offset[n_head]
     for i in range(first.size):

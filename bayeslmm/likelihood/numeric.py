@@ -284,17 +284,17 @@ def solve_half(s, w, b):  # type: ignore[no-untyped-def]
                 x = w.head[base + j * k + l]
                 for c in range(n_rhs):
                     b[own + j, c] -= x * b[own + l, c]
-            inverse = 1.0 / w.head[base + j * k + j]
             for c in range(n_rhs):
-                b[own + j, c] *= inverse
+                b[own + j, c] /= w.head[base + j * k + j]
         values = base + k * k
+        mine = b[own : own + k]
         for at in range(s.row_start[h], s.row_start[h + 1]):
-            row = s.rows[at]
+            target = b[_u(s.rows[_u(at)])]
             for d in range(k):
-                x = w.head[values]
+                x = w.head[_u(values)]
                 values += 1
                 for c in range(n_rhs):
-                    b[row, c] -= x * b[own + d, c]
+                    target[c] -= x * mine[d, c]
     if w.tail.shape[0] > 0:
         solve_lower(w.tail, b[s.offset[n_head] :], False)
 
@@ -310,21 +310,21 @@ def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
         k = s.offset[h + 1] - s.offset[h]
         base, own = s.value_start[h], s.offset[h]
         values = base + k * k
+        mine = b[own : own + k]
         for at in range(s.row_start[h], s.row_start[h + 1]):
-            row = s.rows[at]
+            source = b[_u(s.rows[_u(at)])]
             for d in range(k):
-                x = w.head[values]
+                x = w.head[_u(values)]
                 values += 1
                 for c in range(n_rhs):
-                    b[own + d, c] -= x * b[row, c]
+                    mine[d, c] -= x * source[c]
         for j in range(k - 1, -1, -1):
             for l in range(j + 1, k):
                 x = w.head[base + l * k + j]
                 for c in range(n_rhs):
                     b[own + j, c] -= x * b[own + l, c]
-            inverse = 1.0 / w.head[base + j * k + j]
             for c in range(n_rhs):
-                b[own + j, c] *= inverse
+                b[own + j, c] /= w.head[base + j * k + j]
 
 
 @inlined
@@ -357,12 +357,18 @@ def multiply_tail(s, w, h):  # type: ignore[no-untyped-def]
         diagonal = tail[_u(rows[a] - n_head_rows)]
         if k == 1:
             x = values[a]
-            total = diagonal * x
-            for b in range(a):
-                t = tail[_u(rows[b] - n_head_rows)]
+            total, other = diagonal * x, 0.0  # two sums: one would wait for each addition before the next
+            for b in range(0, a - 1, 2):
+                t, v = tail[_u(rows[b] - n_head_rows)], tail[_u(rows[b + 1] - n_head_rows)]
                 total += t * values[b]
+                other += v * values[b + 1]
                 inverse[b] -= t * x
-            inverse[a] -= total
+                inverse[b + 1] -= v * x
+            if a % 2 == 1:
+                t = tail[_u(rows[a - 1] - n_head_rows)]
+                total += t * values[a - 1]
+                inverse[a - 1] -= t * x
+            inverse[a] -= total + other
             continue
         for d in range(k):
             inverse[_u(a * k + d)] -= diagonal * values[_u(a * k + d)]
@@ -453,16 +459,25 @@ def spread_column(s, w, h):  # type: ignore[no-untyped-def]
         width = s.offset[e + 1] - s.offset[e]
         values = s.value_start[e] + width * width
         own = values + first * width
-        rows = s.row_start[e]
-        for a in range(first, s.row_start[e + 1] - rows):
-            source = w.place[_u(s.rows[_u(rows + a)])]
-            mine = values + a * width
-            outside = a >= first + k
+        count = s.row_start[e + 1] - s.row_start[e] - first
+        rows = s.rows[s.row_start[e] + first : s.row_start[e + 1]]
+        if k == 1 and width == 1:
+            x = w.head[_u(own)]
+            total = -w.head_inverse[base] * x
+            for a in range(1, count):
+                inverse = w.head_inverse[_u(w.place[_u(rows[a])])]
+                w.head_inverse[_u(own + a)] -= inverse * x
+                total -= inverse * w.head[_u(own + a)]
+            w.head_inverse[_u(own)] += total
+            continue
+        for a in range(count):
+            source = w.place[_u(rows[a])]
+            mine = own + a * width
             for c in range(k):
                 x = w.head_inverse[_u(source + c)]
                 for d in range(width):
                     w.head_inverse[_u(mine + d)] -= x * w.head[_u(own + c * width + d)]
-                    if outside:
+                    if a >= k:
                         w.head_inverse[_u(own + c * width + d)] -= x * w.head[_u(mine + d)]
 
 

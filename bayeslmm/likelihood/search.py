@@ -31,6 +31,7 @@ from bayeslmm.likelihood.operations import (
     STATUS,
     STOP,
     TOLERANCE,
+    TRUST,
     VALUES,
 )
 from bayeslmm.likelihood.profiled import measure
@@ -128,9 +129,10 @@ def update(inverse, image, step, direction, slope, new_slope):  # type: ignore[n
 
 @internal
 def descend(handle):  # type: ignore[no-untyped-def]
-    """Minimise from POINT by BFGS; return the value, put the status into the journal. POINT and SLOPE end at the minimum.
+    """Minimise from POINT by BFGS; return the value, note the status in the journal; POINT and SLOPE end at the minimum.
 
-    The test is the Newton decrement, the decrease still to be had in units of the criterion: free of any scale.
+    The test is the Newton decrement, the decrease still to be had in units of the criterion: free of any scale. With
+    TRUST the step that would bring this decrease is taken without another evaluation.
     """
     x, slope, journal = vector(handle, POINT), vector(handle, SLOPE), vector(handle, JOURNAL)
     inverse, initial, scratch = matrix(handle, INVERSE_HESSIAN), matrix(handle, INITIAL), vector(handle, SCRATCH)
@@ -150,6 +152,11 @@ def descend(handle):  # type: ignore[no-untyped-def]
         decline = inner(direction, slope)
         if -decline < journal[TOLERANCE]:
             status = CONVERGED
+            if journal[TRUST] > 0.0:
+                value += 0.5 * decline
+                for i in range(m):
+                    x[i] += direction[i]
+                    slope[i] = 0.0
             break
         if journal[STOP] > 0.0:
             status = STOPPED

@@ -91,7 +91,8 @@ def test_draws_have_the_conditional_moments(name):
     error = 1.5 / np.sqrt(20_000)
     root = np.linalg.inv(solution.RX.T @ solution.RX)
     assert np.abs((beta.mean(axis=0) - solution.beta) / np.sqrt(np.diag(root))).max(initial=0.0) < 4.5 * error
-    np.testing.assert_allclose(np.cov(beta.T).reshape(root.shape), 1.5**2 * root, rtol=0.06, atol=0.06 * root.max(initial=0.0))
+    spread = np.cov(beta.T).reshape(root.shape)
+    np.testing.assert_allclose(spread, 1.5**2 * root, rtol=0.06, atol=0.06 * root.max(initial=0.0))
     precision = np.linalg.inv(case.covariance())
     for f, Z in enumerate(case.dense_Z()):
         template = case.kernel.layout.templates(case.theta)[f]

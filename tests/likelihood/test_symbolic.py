@@ -1,4 +1,4 @@
-"""Where the factor has its entries: nested designs stay sparse, crossed ones have a small tail, all entries are there."""
+"""Where the factor has its entries: nested designs stay sparse, crossed ones have a small tail, none is missing."""
 
 import numpy as np
 import pytest

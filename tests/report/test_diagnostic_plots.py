@@ -43,7 +43,11 @@ PLOTS = {
         "standard normal quantile",
         "standardised Subject effect: Days",
     ),
-    "groups": (lambda fit: fit.influence("Subject").plot(), "Subject", "Cook's distance (one level of Subject left out)"),
+    "groups": (
+        lambda fit: fit.influence("Subject").plot(),
+        "Subject",
+        "Cook's distance (one level of Subject left out)",
+    ),
     "rows": (
         lambda fit: fit.influence().plot(),
         "row, in the order of the data",
