@@ -29,10 +29,7 @@ from bayeslmm.likelihood.operations import (
     SLOPE,
     STATUS,
     STOP,
-<<<<<<< /tmp/kern/ours.py
-=======
     TRUST,
->>>>>>> /tmp/kern/wt/bayeslmm/frequentist/optimize.py
     VALUES,
 )
 from bayeslmm.likelihood.search import CONVERGED, STALLED, STOPPED
@@ -233,15 +230,11 @@ class _Search:
         self.space = self.call.space
         buffers = self.call.buffers
         if len(buffers.get("values", ())) != control.max_evaluations:
-<<<<<<< /tmp/kern/ours.py
             buffers["values"], buffers["journal"], buffers["slope"] = (
                 np.empty(control.max_evaluations),
-                np.empty(4),
+                np.empty(5),
                 np.empty(m),
             )
-=======
-            buffers["values"], buffers["journal"], buffers["slope"] = np.empty(control.max_evaluations), np.empty(5), np.empty(m)
->>>>>>> /tmp/kern/wt/bayeslmm/frequentist/optimize.py
             buffers["inverse"], buffers["initial"] = np.empty((m, m)), np.empty((m, m))
             self.call.set(SCRATCH, np.empty(4 * m))
             for argument, name in (

@@ -129,7 +129,7 @@ def update(inverse, image, step, direction, slope, new_slope):  # type: ignore[n
 
 @internal
 def descend(handle):  # type: ignore[no-untyped-def]
-    """Minimise from POINT by BFGS; return the value, note the status in the journal; POINT and SLOPE end at the minimum.
+    """Minimise from POINT by BFGS; return the value, note the status in the journal. POINT ends at the minimum.
 
     The test is the Newton decrement, the decrease still to be had in units of the criterion: free of any scale. With
     TRUST the step that would bring this decrease is taken without another evaluation.

@@ -167,7 +167,7 @@ def test_no_residual_variance_is_a_clear_error():
 def test_a_tail_that_cannot_fit_is_refused_with_its_size(monkeypatch):
     case = make("crossed")
     monkeypatch.setattr(lmm, "available_memory", lambda: 1000.0)
-    with pytest.raises(FitError, match=r"needs .* GB .*\n.*dense block of \d+ x \d+"):
+    with pytest.raises(FitError, match=r"needs .* GB .*\n.*dense block, \d+ x \d+"):
         LmmKernel(case.kernel.products, case.kernel.layout)
 
 
