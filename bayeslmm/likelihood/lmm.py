@@ -111,13 +111,31 @@ class Call:
 
     def invert(self) -> None:
         """Overwrite the factorisation by the selected inverse."""
-        self.handle[0] = INVERT
-        engine_function()(self.handle.ctypes.data)
+        self._engine(INVERT)
+
+    def pull_back(self, mixing: NDArray[np.float64], weight: float, scale: float) -> NDArray[np.float64]:
+        """Return the gradient of `weight log|A| + scale tr(F' Q F)` in the flat templates, F = `mixing`."""
+        q, rank = self.workspace.half.shape[0], mixing.shape[1]
+        kept = {name: self._kept[name] for name in (MIXING, FACTORS, OUT)}
+        out = np.empty_like(self.templates)
+        self.set(MIXING, np.ascontiguousarray(mixing))
+        self.set(FACTORS, np.array([weight, scale]))
+        self.set(OUT, out)
+        self._engine(MIX)
+        self.solve_other_half(self.workspace.full[: q * rank].reshape(q, rank))
+        self.invert()
+        self._engine(GATHER)
+        for name, array in kept.items():
+            self.set(name, array)
+        return out
 
     def solve_other_half(self, b: NDArray[np.float64]) -> None:
         """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b."""
         self.set(B, b)
-        self.handle[0] = SOLVE_OTHER_HALF
+        self._engine(SOLVE_OTHER_HALF)
+
+    def _engine(self, operation: int) -> None:
+        self.handle[0] = operation
         engine_function()(self.handle.ctypes.data)
 
 
@@ -267,6 +285,50 @@ class LmmKernel:
         """Return what the criterion has beside whitened coordinates: log|R0|^2 and the prior weights."""
         return (2.0 * self.products.logdet_R0 if reml else 0.0) - self.products.sum_log_weights
 
+    def reduced(self, templates: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return Q = [X y]' V0^-1 [X y] (p + 1, p + 1) in whitened coordinates, for the template of each factor.
+
+        This thread's workspace then holds the factorisation, and `log_det_A` its log determinant.
+        """
+        call = self.prepared(reml=False)
+        call.templates[:] = np.concatenate([template.ravel() for template in templates])
+        call(PROFILE)
+        root = np.tril(call.root)
+        return root @ root.T
+
+    @property
+    def log_det_A(self) -> float:
+        """log|A| of this thread's last factorisation."""
+        return float(self._call.settings[3])
+
+    def pull_back(self, mixing: NDArray[np.float64], weight: float, scale: float) -> NDArray[np.float64]:
+        """Return the gradient of `weight log|A| + scale tr(F' Q F)` in the flat templates, after `reduced`.
+
+        The factorisation is overwritten by the selected inverse.
+        """
+        return self._call.pull_back(mixing, weight, scale)
+
+    def effects_given(
+        self, whitened: NDArray[np.float64], noise: NDArray[np.float64], templates: Sequence[NDArray[np.float64]]
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Return draws (n, J, K) of each factor's effects, after a factorisation at the same templates.
+
+        Parameters
+        ----------
+        whitened : (p, n)
+            Draws of the coefficients in whitened coordinates.
+        noise : (q, n)
+            Independent normal numbers with standard deviation sigma.
+        templates : sequence of (K, K)
+            Lambda of each factor.
+        """
+        p, call = self.products.n_fixed, self._call
+        u = call.workspace.half[:, [p]] - call.workspace.half[:, :p] @ whitened + noise
+        call.solve_other_half(u)
+        return tuple(
+            np.einsum("ab,jbs->sja", template, block) for template, block in zip(templates, self.split(u), strict=True)
+        )
+
     @property
     def blocks(self) -> tuple[Storage, ...]:
         """How each factor is stored, in the order of the factors."""
@@ -312,7 +374,8 @@ def check_memory(analysis: Analysis, n_rhs: int) -> None:
     if need > 0.9 * have:
         raise FitError(
             f"the factorisation needs {need / 2**30:,.1f} GB and {have / 2**30:,.1f} GB are free.\n"
-            f"  {tail:,} of {analysis.n_columns:,} columns of Z remain in a dense block, {tail:,} x {tail:,} numbers:\n"
+            f"  {tail:,} of {analysis.n_columns:,} columns of Z remain in a dense block, "
+            f"{tail:,} x {tail:,} numbers:\n"
             "  crossed factors with many levels, or many effects for each level, fill it.\n"
             "  Way out: fewer random slopes on the crossed factors, `||` does not help here; leave out or coarsen the\n"
             "  crossed factor with fewer levels, or use its levels as fixed effects within parts of the data."
@@ -504,20 +567,12 @@ class Solution:
         model = self.model
         p, q = model.products.n_fixed, model.analysis.n_columns
         scale = self.sigma if sigma is None else sigma
-        call, root = _profile_at(self.theta, model, self.reml)
-        half = call.workspace.half
-        white = rng.standard_normal((p, n))
-        noise = solve_triangular(root[:p, :p], white, lower=True, trans="T") if p else root[:0, :0]
-        mean = solve_triangular(root[:p, :p], root[p, :p], lower=True, trans="T") if p else np.zeros(0)
-        whitened = mean[:, None] + scale * (noise if p else np.zeros((0, n)))
-        u = half[:, [p]] - half[:, :p] @ whitened + scale * rng.standard_normal((q, n))
-        call.solve_other_half(u)
+        _, root = _profile_at(self.theta, model, self.reml)
+        inverse = lapack.dtrtri(root[:p, :p], lower=1)[0] if p else root[:p, :p]
+        whitened = (inverse.T @ root[p, :p])[:, None] + scale * inverse.T @ rng.standard_normal((p, n))
         beta = model.products.beta0 + (model.products.whitener @ whitened).T
-        effects = [
-            np.einsum("ab,jbs->sja", template, block)
-            for template, block in zip(model.layout.templates(self.theta), model.split(u), strict=True)
-        ]
-        return beta, tuple(effects)
+        noise = scale * rng.standard_normal((q, n))
+        return beta, model.effects_given(whitened, noise, model.layout.templates(self.theta))
 
 
 def _profile_at(theta: NDArray[np.float64], model: LmmKernel, reml: bool) -> tuple[Call, NDArray[np.float64]]:

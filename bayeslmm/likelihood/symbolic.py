@@ -297,7 +297,7 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
             i = pattern[member]
             width = widths[i]
             for at in range(start[i], start[i] + n_elements[i]):
-                e = np.uint64(lists[at])
+                e = np.uint64(lists[at])  # type: ignore[assignment]
                 here = outside[e]
                 if here > 0:
                     outside[e] = (here if here >= base else base + element_weight[e]) - width
