@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
 from bayeslmm.likelihood._compiled import compiled
@@ -31,9 +32,11 @@ from bayeslmm.likelihood.model_entry import model_function
 from bayeslmm.likelihood.operations import (
     EVALUATE,
     FACTORS,
+    GATHER,
     GRAM_MATRIX,
     INVERSE,
     INVERT,
+    MIX,
     MIXING,
     OUT,
     POINT,
@@ -87,11 +90,12 @@ class Call:
         self.workspace, self.space = workspace, space
         self.root = np.zeros((size, size))
         self.settings = np.zeros(4)
+        self.templates = np.zeros(templates)
         self.answer = np.nan
         self.buffers: dict[str, NDArray[np.float64]] = {}
         self._kept: dict[int, NDArray[np.float64]] = {}
         scratch = {
-            ROOT: self.root, SETTINGS: self.settings, TEMPLATES: np.zeros(templates), OUT: np.zeros(templates),
+            ROOT: self.root, SETTINGS: self.settings, TEMPLATES: self.templates, OUT: np.zeros(templates),
             INVERSE: np.zeros((size, size)), MIXING: np.zeros(size * size), FACTORS: np.ones(2),
             THETA: np.zeros(parameters), THETA_SLOPE: np.zeros(parameters),
         }  # fmt: skip
@@ -534,8 +538,8 @@ class Solution:
             for g in range(f + 1):
                 other = model.analysis.first_row[g][rows.codes[g]]
                 add_quadratic(s, w, at, other, Z, scaled[g], 1.0 if f == g else 2.0, share)
-        half = solve_triangular(root[:p, :p], fixed.T, lower=True) if p else np.zeros((0, model.n_rows))
-        share += (half * half).sum(axis=0)
+        half = fixed @ lapack.dtrtri(root[:p, :p], lower=1)[0].T if p else fixed
+        share += (half * half).sum(axis=1)
         return share * rows.weights if rows.weights.size else share
 
     def _scaled_rows(self) -> list[NDArray[np.float64]]:
