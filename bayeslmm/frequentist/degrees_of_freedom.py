@@ -413,8 +413,8 @@ def f_test(
         The test.
     """
     difference = L @ beta - (0.0 if rhs is None else rhs)
-    wald = float(difference @ np.linalg.solve(L @ method.vcov @ L.T, difference)) / len(L)
     df, scale = method.joint(L)
+    wald = float(difference @ np.linalg.solve(L @ method.vcov @ L.T, difference)) / len(L)
     statistic = scale * wald
     p_value = float(stats.f.sf(statistic, len(L), df) if np.isfinite(df) else stats.chi2.sf(len(L) * statistic, len(L)))
     return FTest(statistic, len(L), df, p_value)
