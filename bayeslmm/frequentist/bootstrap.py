@@ -247,8 +247,7 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
         raise DataError(f"the new response is not finite in {np.count_nonzero(~np.isfinite(response)):,} rows.")
     use_reml = fit.reml if reml is None else reml
     kernel = fit.kernel.with_response(response)
-    control = Control(reml=use_reml, start=_start(fit))
-    optimum = optimize(kernel, control)
+    optimum = optimize(kernel, Control(reml=use_reml), near=fit.optimum)
     return LmmFit(
         design=replace(fit.design, y=response),
         kernel=kernel,
@@ -256,11 +255,6 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
         optimum=optimum,
         reml=use_reml,
     )
-
-
-def _start(fit: LmmFit) -> NDArray[np.float64] | None:
-    """Return the estimate to start from; a singular one could hold the search on the boundary."""
-    return None if fit.singular else fit.theta
 
 
 def bootstrap(
@@ -355,7 +349,7 @@ class _ParameterReplicate:
     def __call__(self, rng: np.random.Generator) -> Outcome:
         y = simulate_response(self.fit, rng, keep_effects=self.keep_effects)
         kernel = self.fit.kernel.with_response(y)
-        optimum = optimize(kernel, Control(reml=self.fit.reml, start=_start(self.fit)))
+        optimum = optimize(kernel, Control(reml=self.fit.reml), near=self.fit.optimum)
         if not optimum.converged:
             return Outcome(None, failure=f"the optimiser {optimum.status}")
         values, se = self.of(kernel, solve(optimum.theta, kernel, reml=self.fit.reml))
