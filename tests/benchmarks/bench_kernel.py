@@ -1,0 +1,396 @@
+"""Linear mixed models: whole calls of this package and its peers, by problem; writes docs/benchmarks.md.
+
+Run ``python tests/benchmarks/bench_kernel.py [problem ...]`` (all problems when none is named; ``--no-write`` prints
+only). Every pair of program and problem runs in a process of its own: data in memory, one call to warm up, then five
+whole calls (formula and data frame in, fitted object with standard errors out), of which the median counts. A program
+that does not finish its six calls within `LIMIT` seconds is stopped. Peak memory is what the process needed above its
+state before the first call, data loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+REFERENCE = ROOT.parent / "shared" / "reference" / "data"
+LIMIT = 120.0
+CALLS = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A formula, the structure it stands for, and how its data come about."""
+
+    structure: str
+    formula: str
+    data: Callable[[], pd.DataFrame]
+
+
+def packaged(name: str) -> Callable[[], pd.DataFrame]:
+    """Return a loader of a data set of this package."""
+
+    def load() -> pd.DataFrame:
+        from bayeslmm.datasets import load as load_packaged
+
+        return load_packaged(name)
+
+    return load
+
+
+def reference(name: str) -> Callable[[], pd.DataFrame]:
+    """Return a loader of a data set of the reference folder."""
+
+    def load() -> pd.DataFrame:
+        parquet = REFERENCE / f"{name}.parquet"
+        frame = pd.read_parquet(parquet) if parquet.exists() else pd.read_csv(REFERENCE / f"{name}.csv")
+        side = json.loads((REFERENCE / f"{name}.json").read_text())
+        for column, kind in side["columns"].items():
+            if kind["type"] == "factor":
+                frame[column] = pd.Categorical(frame[column].astype(str), categories=kind["levels"])
+        return frame
+
+    return load
+
+
+def effects(rng: np.random.Generator, codes: np.ndarray, columns: np.ndarray, scale: float) -> np.ndarray:
+    """Return the sum over columns of random effects of the levels in `codes`."""
+    return (scale * rng.normal(size=(codes.max() + 1, columns.shape[1]))[codes] * columns).sum(axis=1)
+
+
+def simulated(name: str) -> Callable[[], pd.DataFrame]:
+    """Return a simulator of one of the large problems, always of the same data."""
+
+    def simulate() -> pd.DataFrame:
+        rng = np.random.default_rng(20)
+        codes = CODES[name](rng)
+        n = len(next(iter(codes.values())))
+        x = rng.normal(size=n)
+        one, both = np.ones((n, 1)), np.column_stack([np.ones(n), x])
+        columns = both if name in ("million", "crossed_slopes") else one
+        y = 1.0 + x + rng.normal(size=n)
+        for code in codes.values():
+            y += effects(rng, code, columns, 0.5)
+        labels = {factor: pd.Categorical.from_codes(code, [f"{factor}{j}" for j in range(code.max() + 1)])
+                  for factor, code in codes.items()}  # fmt: skip
+        return pd.DataFrame({"y": y, "x": x, **labels})
+
+    return simulate
+
+
+def covering(rng: np.random.Generator, levels: int, n: int) -> np.ndarray:
+    """Return random codes in which every level occurs."""
+    return rng.permutation(np.concatenate([np.arange(levels), rng.integers(0, levels, n - levels)]))
+
+
+def nested_codes(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return 300,000 rows of 100,000 pupils in 10,000 classes in 1,000 schools."""
+    pupil = covering(rng, 100_000, 300_000)
+    return {"pupil": pupil, "klass": pupil // 10, "school": pupil // 100}
+
+
+def partly_codes(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return three years of 20,000 pupils with 2,000 teachers in 100 schools; 5 % of the pupils change school."""
+    pupil = np.repeat(np.arange(20_000), 3)
+    later = np.tile(np.arange(3), 20_000) > 0
+    school = pupil // 200
+    moves = (rng.random(20_000) < 0.05)[pupil] & later
+    school = np.where(moves, rng.integers(0, 100, 20_000)[pupil], school)
+    teacher = np.unique(school * 20 + rng.integers(0, 20, len(pupil)), return_inverse=True)[1]
+    return {"pupil": pupil, "teacher": teacher, "school": school}
+
+
+CODES: dict[str, Callable[[np.random.Generator], dict[str, np.ndarray]]] = {
+    "million": lambda rng: {"g": covering(rng, 100_000, 1_000_000)},
+    "nested": nested_codes,
+    "partly_crossed": partly_codes,
+    "crossed_slopes": lambda rng: {"a": covering(rng, 300, 300_000), "b": covering(rng, 90, 300_000),
+                                   "c": covering(rng, 2_300, 300_000)},
+}  # fmt: skip
+
+PROBLEMS = {
+    "nlschools": Problem("one factor", "lang ~ IQ + GS + SES + COMB + (1 | class)", packaged("nlschools")),
+    "sleepstudy": Problem("one factor, slope", "Reaction ~ Days + (Days | Subject)", packaged("sleepstudy")),
+    "Chem97": Problem("nested", "score ~ gcsescore + (1 | lea/school)", reference("Chem97")),
+    "ScotsSec": Problem("crossed", "attain ~ sex + (1 | primary) + (1 | second)", reference("ScotsSec")),
+    "InstEval": Problem("crossed, large", "y ~ service + (1 | s) + (1 | d) + (1 | dept)", packaged("InstEval")),
+    "crossed_slopes": Problem(
+        "three crossed, slopes", "y ~ x + (x | a) + (x | b) + (x | c)", simulated("crossed_slopes")
+    ),
+    "partly_crossed": Problem(
+        "partly crossed", "y ~ x + (1 | pupil) + (1 | teacher) + (1 | school)", simulated("partly_crossed")
+    ),
+    "nested": Problem("nested, large", "y ~ x + (1 | pupil) + (1 | klass) + (1 | school)", simulated("nested")),
+    "million": Problem("1,000,000 rows, slope", "y ~ x + (x | g)", simulated("million")),
+}
+
+Timed = tuple[float, int]
+
+
+def call_bayeslmm(formula: str, data: Any) -> Timed:
+    """Fit by this package; return criterion and number of evaluations."""
+    import bayeslmm as blm
+
+    fit = blm.model(formula, data).fit()
+    np.sqrt(np.diag(fit.vcov))
+    return fit.criterion, fit.optimum.evaluations
+
+
+def call_mixedlm(formula: str, data: Any) -> Timed:
+    """Fit by mixedlm."""
+    import mixedlm
+
+    fit = mixedlm.lmer(formula, data)
+    fit.vcov()
+    return float(fit.REMLcrit()), int(fit.function_evals) if isinstance(fit.function_evals, int) else int(fit.n_iter)
+
+
+def call_lme_python(formula: str, data: Any) -> Timed:
+    """Fit by lme-python, whose frames are polars'."""
+    import lme_python
+
+    fit = lme_python.lmer(formula, data)
+    list(fit.std_errors)
+    return float(fit.reml_criterion), int(fit.iterations or 0)
+
+
+def call_statsmodels(formula: str, data: Any) -> Timed:
+    """Fit by statsmodels, which knows one grouping factor."""
+    import statsmodels.formula.api as smf
+
+    fixed, _, random = formula.partition("+ (")
+    columns, _, group = random.rstrip(")").partition("|")
+    fit = smf.mixedlm(fixed, data, groups=data[group.strip()].astype(str), re_formula=f"~{columns}").fit()
+    return -2.0 * float(fit.llf), 0
+
+
+PROGRAMS: dict[str, tuple[str, Callable[[str, Any], Timed]]] = {
+    "bayeslmm": ("bayeslmm", call_bayeslmm),
+    "mixedlm": ("mixedlm", call_mixedlm),
+    "lme-python": ("lme_python", call_lme_python),
+    "statsmodels": ("statsmodels", call_statsmodels),
+}
+
+R_SCRIPT = """
+suppressMessages(library(lme4))
+arguments <- commandArgs(TRUE)
+data <- read.csv(arguments[1], stringsAsFactors = TRUE)
+for (name in strsplit(arguments[3], ",")[[1]]) data[[name]] <- factor(data[[name]])
+formula <- as.formula(arguments[2])
+before <- sum(gc(reset = TRUE)[, 2])
+seconds <- sapply(0:as.integer(arguments[4]), function(i) {
+  system.time({fit <<- lmer(formula, data); vcov(fit)}, gcFirst = FALSE)[["elapsed"]]
+})
+peak <- sum(gc()[, 6]) - before
+cat(sprintf('{"seconds": [%s], "criterion": %.10f, "evaluations": %d, "peak": %.1f}\n',
+  paste(seconds[-1], collapse = ", "), REMLcrit(fit), fit@optinfo$feval, peak))
+"""
+
+
+def grouping(formula: str) -> list[str]:
+    """Return the columns that group rows."""
+    parts = [part.split("|")[1] for part in formula.split("(")[1:]]
+    return sorted({name.strip(" )+") for part in parts for name in part.split("/")})
+
+
+def load_libraries(program: str) -> None:
+    """Fit a small model, so that everything the program loads on first use is in memory."""
+    small: Any = packaged("sleepstudy")()
+    if program == "lme-python":
+        import polars as pl
+
+        small = pl.from_pandas(small.assign(Subject=small["Subject"].astype(str)))
+    PROGRAMS[program][1]("Reaction ~ Days + (Days | Subject)", small)
+
+
+def one(program: str, problem: str) -> dict[str, Any]:
+    """Time one program on one problem, in this process."""
+    warnings.simplefilter("ignore")
+    item = PROBLEMS[problem]
+    data: Any = item.data()
+    if program == "lme-python":
+        import polars as pl
+
+        data = pl.from_pandas(data.assign(**{name: data[name].astype(str) for name in grouping(item.formula)}))
+    _, call = PROGRAMS[program]
+    load_libraries(program)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds, answer = [], (np.nan, 0)
+    for _ in range(CALLS + 1):
+        start = time.perf_counter()
+        answer = call(item.formula, data)
+        seconds.append(time.perf_counter() - start)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024.0
+    return {"seconds": seconds[1:], "criterion": answer[0], "evaluations": answer[1], "peak": peak}
+
+
+def run(program: str, problem: str) -> dict[str, Any]:
+    """Time one program on one problem, in a process of its own and within the limit."""
+    if program == "statsmodels" and len(grouping(PROBLEMS[problem].formula)) > 1:
+        return {"failure": "one grouping factor only"}
+    with tempfile.TemporaryDirectory() as folder:
+        if program == "lme4":
+            frame = PROBLEMS[problem].data()
+            path = Path(folder) / "data.csv"
+            frame.to_csv(path, index=False)
+            script = Path(folder) / "time.R"
+            script.write_text(R_SCRIPT)
+            formula = PROBLEMS[problem].formula
+            command = ["Rscript", str(script), str(path), formula, ",".join(grouping(formula)), str(CALLS)]
+        else:
+            command = [sys.executable, __file__, "--one", program, problem]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT, check=False)
+        except subprocess.TimeoutExpired:
+            return {"failure": f"more than {LIMIT:.0f} s for {CALLS + 1} calls"}
+    if done.returncode:
+        return {"failure": (done.stderr.strip().splitlines() or ["failed"])[-1][:80]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+COMPILE = """
+import time
+start = time.perf_counter()
+import numpy as np
+import bayeslmm as blm
+from bayeslmm.likelihood.lmm import LmmKernel
+from bayeslmm.frequentist.optimize import optimize
+imported = time.perf_counter()
+data = blm.datasets.load("Penicillin")
+fit = blm.model("diameter ~ 1 + (1 | plate) + (1 | sample)", data).fit()
+fit.ranef, fit.refit(fit.design.y[::-1].copy())
+first = time.perf_counter()
+fit = blm.model("diameter ~ 1 + (1 | plate) + (1 | sample)", data).fit()
+print(imported - start, first - imported, time.perf_counter() - first)
+"""
+
+
+def compilation() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return seconds of import, first fit and second fit on a clean cache, and in a later start."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        times = []
+        for _ in range(2):
+            done = subprocess.run(
+                [sys.executable, "-c", COMPILE], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+            )
+            times.append(tuple(float(word) for word in done.stdout.split()))
+    return times[0], times[1]
+
+
+def available() -> list[str]:
+    """Return the programs that can run here."""
+    programs = [name for name, (module, _) in PROGRAMS.items() if importlib.util.find_spec(module)]
+    return [*programs, "lme4"] if shutil.which("Rscript") else programs
+
+
+def versions(programs: list[str]) -> str:
+    """Return the versions of the programs, for the record."""
+    parts = []
+    for name in programs:
+        if name == "lme4":
+            text = "cat(as.character(packageVersion('lme4')), extSoftVersion()[['BLAS']])"
+            found = subprocess.run(["Rscript", "-e", text], capture_output=True, text=True, check=False).stdout.split()
+            parts.append(f"lme4 {found[0]} (BLAS: {Path(found[-1]).name})" if found else "lme4")
+        elif name == "bayeslmm":
+            parts.append(f"bayeslmm {importlib.import_module(name).__version__}")
+        else:
+            parts.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(parts)
+
+
+def cell(result: dict[str, Any], own: float) -> str:
+    """Return one program's cell: median, and the ratio to ours."""
+    if "failure" in result:
+        return result["failure"]
+    median = statistics.median(result["seconds"])
+    return f"{1e3 * median:,.1f} ({median / own:,.1f} x)"
+
+
+def table(problems: list[str], programs: list[str]) -> str:
+    """Run everything; return the table as Markdown, and show progress on the way."""
+    peers = [name for name in programs if name != "bayeslmm"]
+    lines = [
+        "| problem | structure | bayeslmm, ms | evaluations | peak, MB | " + " | ".join(peers) + " |",
+        "|---|---|---:|---:|---:|" + "---:|" * len(peers),
+    ]
+    for problem in problems:
+        results = {}
+        for program in programs:
+            results[program] = run(program, problem)
+            print(f"{problem:16s} {program:12s} {results[program]}", file=sys.stderr, flush=True)
+        mine = results["bayeslmm"]
+        if "failure" in mine:
+            lines.append(f"| {problem} | {PROBLEMS[problem].structure} | {mine['failure']} |")
+            continue
+        own = statistics.median(mine["seconds"])
+        lines.append(
+            f"| {problem} | {PROBLEMS[problem].structure} | {1e3 * own:,.1f} | {mine['evaluations']} |"
+            + f" {mine['peak']:,.0f} | "
+            + " | ".join(cell(results[name], own) for name in peers)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def page(problems: list[str], programs: list[str]) -> str:
+    """Return the page of documentation."""
+    clean, later = compilation()
+    body = table(problems, programs)
+    formulas = "\n".join(f"- {name}: `{PROBLEMS[name].formula}`" for name in problems)
+    return f"""# Benchmarks
+
+Linear mixed models by REML, whole calls: formula and data frame in, fitted object with standard errors out. Median of
+{CALLS} calls after one to warm up, in milliseconds; in brackets how many times longer than bayeslmm in the same run.
+Peak memory is what the calls needed above the loaded data and libraries.
+
+{body}
+
+Made by `python tests/benchmarks/bench_kernel.py` on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}),
+Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} at the end: {versions(programs)}.
+lme-python is given strings and polars frames, lme4 a data frame read from CSV. A program gets {LIMIT:.0f} seconds for
+its {CALLS + 1} calls.
+
+Compiled code is cached on disk, so the first fit ever on a machine takes longer: import {clean[0]:.1f} s, first fit
+{clean[1]:.1f} s, second {1e3 * clean[2]:.1f} ms. In a later start: import {later[0]:.1f} s, first fit {later[1]:.2f} s,
+second {1e3 * later[2]:.1f} ms.
+
+The formulas:
+
+{formulas}
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Run what was asked for."""
+    if arguments[:1] == ["--one"]:
+        print(json.dumps(one(*arguments[1:3])))
+        return
+    problems = [name for name in arguments if not name.startswith("--")] or list(PROBLEMS)
+    text = page(problems, available())
+    print(text)
+    if "--no-write" not in arguments:
+        (ROOT / "docs" / "benchmarks.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
