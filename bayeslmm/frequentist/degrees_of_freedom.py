@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
 from bayeslmm.frequentist.kenward_roger import KenwardRoger, kenward_roger
+from bayeslmm.frequentist.tails import f_above, two_sided_t
 from bayeslmm.frequentist.variance_parameters import STEP
 from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
 
@@ -367,7 +367,7 @@ def coefficient_table(
     if method is None:
         return pd.DataFrame({**columns, "t value": t}, index=list(names))
     df = method.df(np.eye(len(estimate)))
-    p = 2 * stats.t.sf(np.abs(t), df)
+    p = two_sided_t(t, df)
     return pd.DataFrame({**columns, "df": df, "t value": t, "Pr(>|t|)": p}, index=list(names))
 
 
@@ -416,5 +416,5 @@ def f_test(
     df, scale = method.joint(L)
     wald = float(difference @ np.linalg.solve(L @ method.vcov @ L.T, difference)) / len(L)
     statistic = scale * wald
-    p_value = float(stats.f.sf(statistic, len(L), df) if np.isfinite(df) else stats.chi2.sf(len(L) * statistic, len(L)))
+    p_value = f_above(statistic, len(L), df)
     return FTest(statistic, len(L), df, p_value)

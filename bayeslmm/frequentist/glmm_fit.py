@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bayeslmm.contract import Fit, NewLevels, RandomEffects
 from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, SingularFitWarning
@@ -25,6 +24,7 @@ from bayeslmm.frequentist.glmm_prediction import (
 from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
 from bayeslmm.frequentist.lmm_fit import check_level, design_notes, group_sizes
 from bayeslmm.frequentist.optimize import Control
+from bayeslmm.frequentist.tails import normal_quantile, two_sided_t
 from bayeslmm.frequentist.variance_parameters import VarianceParameters, variance_parameters
 from bayeslmm.likelihood.conditional import Conditional, conditional
 from bayeslmm.likelihood.laplace import LaplaceKernel
@@ -409,7 +409,7 @@ class GlmmFit(Fit):
         >>> list(fit.parameter_frame().index)[-2:]
         ['period[T.4]', 'sd_herd[Intercept]']
         """
-        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        z = normal_quantile(0.5 + check_level(level) / 2)
         fixed = self._wald(self.optimum.beta, np.sqrt(np.diag(self.vcov)), z, list(self.design.coef_names), "fixed")
         return pd.concat([fixed, self.variance_parameters.frame(z), self._own_frame(z)]).rename_axis("parameter")
 
@@ -640,7 +640,7 @@ class GlmmFit(Fit):
             raise DataError(
                 "intervals of category probabilities come from epred_draws(), e.g. np.quantile(draws, q, axis=0)."
             )
-        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        z = normal_quantile(0.5 + check_level(level) / 2)
         if interval == "prediction":
             return self._prediction_interval(new_data, new_levels, include, level, design, eta)
         if interval != "confidence":
@@ -871,7 +871,7 @@ def ratio_name(family: Family) -> str:
 
 
 def _ratio_frame(fit: GlmmFit, level: float) -> pd.DataFrame:
-    z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+    z = normal_quantile(0.5 + check_level(level) / 2)
     beta, se = fit.optimum.beta, np.sqrt(np.diag(fit.vcov))
     tail = 50 * (1 - level)
     return pd.DataFrame(
@@ -881,7 +881,7 @@ def _ratio_frame(fit: GlmmFit, level: float) -> pd.DataFrame:
             f"{tail:g} %": np.exp(beta - z * se),
             f"{100 - tail:g} %": np.exp(beta + z * se),
             "z value": beta / se,
-            "Pr(>|z|)": 2 * stats.norm.sf(np.abs(beta / se)),
+            "Pr(>|z|)": two_sided_t(beta / se, np.inf),
         },
         index=list(fit.design.coef_names),
     )
@@ -910,7 +910,7 @@ def glmm_summary(fit: GlmmFit, *, exp: bool = False, level: float = 0.95) -> Sum
     else:
         z = fit.optimum.beta / se
         coefficients = pd.DataFrame(
-            {"Estimate": fit.optimum.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": 2 * stats.norm.sf(np.abs(z))},
+            {"Estimate": fit.optimum.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided_t(z, np.inf)},
             index=list(fit.design.coef_names),
         )
     how = {

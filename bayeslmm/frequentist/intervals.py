@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bayeslmm.errors import ComparisonError
 from bayeslmm.frequentist.bootstrap import IntervalKind, bootstrap, check_parameters
 from bayeslmm.frequentist.profile import profile_intervals
+from bayeslmm.frequentist.tails import t_quantile
 
 if TYPE_CHECKING:
     from bayeslmm.frequentist.lmm_fit import LmmFit
@@ -96,7 +96,7 @@ def _wald(fit: LmmFit, level: float, ddf: str | None) -> pd.DataFrame:
         return frame
     method = fit.denominator(ddf)
     p = len(fit.solution.beta)
-    half = stats.t.ppf(0.5 + level / 2, method.df(np.eye(p))) * np.sqrt(np.diag(method.vcov))
+    half = t_quantile(0.5 + level / 2, method.df(np.eye(p))) * np.sqrt(np.diag(method.vcov))
     frame.iloc[:p, 0] = fit.solution.beta - half
     frame.iloc[:p, 1] = fit.solution.beta + half
     return frame

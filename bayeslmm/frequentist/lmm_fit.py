@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bayeslmm.contract import Fit, NewLevels, RandomEffects
 from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
 from bayeslmm.frequentist.optimize import Control, Optimum, optimize
 from bayeslmm.frequentist.progress import fit_progress
+from bayeslmm.frequentist.tails import normal_quantile
 from bayeslmm.frequentist.variance_parameters import (
     VarianceParameters,
     variance_parameter_covariance,
@@ -335,7 +335,7 @@ class LmmFit(Fit):
         >>> list(fit.parameter_frame().index)
         ['Intercept', 'sd_Batch[Intercept]', 'sigma']
         """
-        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        z = normal_quantile(0.5 + check_level(level) / 2)
         se = np.sqrt(np.diag(self.vcov))
         fixed = pd.DataFrame(
             {
@@ -799,7 +799,7 @@ class LmmFit(Fit):
         elif interval != "confidence":
             raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
         se = np.sqrt(variance)
-        z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+        z = normal_quantile(0.5 + check_level(level) / 2)
         return pd.DataFrame({"estimate": estimate, "se": se, "lower": estimate - z * se, "upper": estimate + z * se})
 
     def simulate(
