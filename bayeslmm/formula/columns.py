@@ -184,11 +184,19 @@ class Recipe:
         ndarray (n, k)
             The columns.
         """
-        matrix = _materialise(self.spec, self.atoms, values, states, n, self.text)
+        matrix = _materialise(self.spec, _context(self.atoms, values, states, n, self.text), n)
         return _as_floats(matrix, tuple(self.spec.column_names), n)
 
 
-def model_matrix(side: str, values: Mapping[str, Value], states: State, n: int, *, text: str | None = None) -> Matrix:
+def model_matrix(
+    side: str,
+    values: Mapping[str, Value],
+    states: State,
+    n: int,
+    *,
+    text: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Matrix:
     """Build the columns of a right-hand side.
 
     Parameters
@@ -203,6 +211,8 @@ def model_matrix(side: str, values: Mapping[str, Value], states: State, n: int, 
         Rows.
     text : str, optional
         The whole formula, for carets; the right-hand side when absent.
+    given : mapping of str to array, optional
+        Values of factors that were computed elsewhere, by label.
 
     Returns
     -------
@@ -222,7 +232,10 @@ def model_matrix(side: str, values: Mapping[str, Value], states: State, n: int, 
     tree = parse_syntax(side)
     text = side if text is None else text
     atoms = {_label(node): node for node in _factors(tree)}
-    matrix = _materialise(_terms(tree, tuple(atoms)), atoms, values, states, n, text)
+    known = {} if given is None else given
+    rest = {name: node for name, node in atoms.items() if name not in known}
+    context = {**known, **_context(rest, values, states, n, text)}
+    matrix = _materialise(_terms(tree, tuple(atoms)), context, n)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
@@ -274,13 +287,37 @@ def _skeleton(node: Node, placeholders: Mapping[str, str]) -> str:
     raise AssertionError(node)  # check_terms let only the above through
 
 
-def _materialise(
-    terms: Any, atoms: Mapping[str, Node], values: Mapping[str, Value], states: State, n: int, text: str
-) -> Any:
+def _context(
+    atoms: Mapping[str, Node], values: Mapping[str, Value], states: State, n: int, text: str
+) -> dict[str, Any]:
+    return {name: _as_factor(evaluate(node, values, states, text), n) for name, node in atoms.items()}
+
+
+def side_factors(side: str) -> dict[str, Node]:
+    """Return the names and calls that the terms of a right-hand side are made of, by label.
+
+    Parameters
+    ----------
+    side : str
+        Right-hand side.
+
+    Returns
+    -------
+    dict of str to Node
+        In the order of the text.
+
+    Examples
+    --------
+    >>> list(side_factors("1 + a:log(b)"))
+    ['a', 'log(b)']
+    """
+    return {_label(node): node for node in _factors(parse_syntax(side))}
+
+
+def _materialise(terms: Any, context: Mapping[str, Any], n: int) -> Any:
     from formulaic.errors import DataMismatchWarning
     from formulaic.materializers import PandasMaterializer
 
-    context = {name: _as_factor(evaluate(node, values, states, text), n) for name, node in atoms.items()}
     materializer = PandasMaterializer(pd.DataFrame(index=pd.RangeIndex(n)), context=context)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataMismatchWarning)

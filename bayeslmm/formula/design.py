@@ -19,6 +19,7 @@ from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
 from bayeslmm.formula.response import Response, read_response
+from bayeslmm.formula.source import Elsewhere, is_source
 from bayeslmm.formula.syntax import parse_syntax
 from bayeslmm.formula.terms import Formula, RandomTerm
 
@@ -127,6 +128,34 @@ class Encoder:
     family: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Condensed:
+    """The few rows that stand for all rows of a source.
+
+    Parameters
+    ----------
+    design : Design
+        Its rows are numbers in memory.
+    ones : ndarray (m,)
+        What became of a column of ones.
+    counts : ndarray (m,)
+        How often each row counts in sums of products.
+    sizes : mapping of str to ndarray (J,) of int64
+        Rows of each level of each grouping factor.
+    source : Source
+        Where the rows are.
+    lookup : object
+        How the columns of the model are computed by the engine.
+    """
+
+    design: Design
+    ones: Floats = field(repr=False)
+    counts: Floats = field(repr=False)
+    sizes: Mapping[str, NDArray[np.int64]] = field(repr=False)
+    source: Any = field(repr=False)
+    lookup: Any = field(repr=False, default=None)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Design:
     """A formula met by data.
@@ -189,6 +218,25 @@ class Design:
     encoder: Encoder
     trials: Floats | None = None
     response_levels: tuple[str, ...] = ()
+    condensation: Condensed | None = None
+
+    @property
+    def condensed(self) -> Design:
+        """Rows with the same likelihood: these rows, or, where the data stay in a source, the few that stand for them.
+
+        For a Gaussian model they have the same cross-products within each cell of the grouping factors, for other
+        families they are the distinct rows, with their numbers as weights.
+        """
+        return self if self.condensation is None else self.condensation.design
+
+    def moments(self, column: Floats) -> tuple[float, float]:
+        """Return mean and standard deviation (of n - 1) over all rows of a column of `condensed`."""
+        if self.condensation is None:
+            return float(np.mean(column)), float(np.std(column, ddof=1)) if len(column) > 1 else 0.0
+        ones, counts = self.condensation.ones, self.condensation.counts
+        mean = float((counts * ones) @ column) / self.n
+        rest = column - mean * ones
+        return mean, float(np.sqrt((counts * rest) @ rest / max(self.n - 1, 1)))
 
     @property
     def n(self) -> int:
@@ -201,6 +249,13 @@ class Design:
         names = dict.fromkeys(term.factor for term in self.terms)
         return tuple(self._factor(name) for name in names)
 
+    def sizes(self, factor: str) -> NDArray[np.int64]:
+        """Return the number of rows (J,) of each level of a grouping factor."""
+        if self.condensation is not None:
+            return self.condensation.sizes[factor]
+        found = next(other for other in self.factors if other.name == factor)
+        return np.bincount(found.codes, minlength=len(found.levels)).astype(np.int64)
+
     def _factor(self, name: str) -> Factor:
         indices = tuple(index for index, term in enumerate(self.terms) if term.factor == name)
         terms = [self.terms[index] for index in indices]
@@ -210,7 +265,7 @@ class Design:
             codes=terms[0].codes,
             term_indices=indices,
             effects=tuple(effect for term in terms for effect in term.effects),
-            Z=terms[0].Z if len(terms) == 1 else np.ascontiguousarray(np.hstack([term.Z for term in terms])),
+            Z=_side_by_side([term.Z for term in terms]),
             new_levels=terms[0].new_levels,
         )
 
@@ -360,6 +415,37 @@ def build_design(
     """
     formula = formula if isinstance(formula, Formula) else parse_formula(formula)
     family_name = None if family is None else str(getattr(family, "name", family))
+    if is_source(data):
+        from bayeslmm.formula.pushdown import source_design
+
+        return source_design(formula, data, weights=weights, offset=offset, family=family_name)
+    return design_of_frame(formula, data, weights, offset, family_name)
+
+
+def design_of_frame(
+    formula: Formula,
+    data: Any,
+    weights: str | ArrayLike | None,
+    offset: str | ArrayLike | None,
+    family_name: str | None,
+    known_states: State | None = None,
+) -> Design:
+    """Let a formula meet rows in memory; see `build_design`.
+
+    Parameters
+    ----------
+    formula, data, weights, offset
+        As in `build_design`.
+    family_name : str or None
+        The family.
+    known_states : mapping, optional
+        What stateful functions learnt from more rows than these.
+
+    Returns
+    -------
+    Design
+        The rows without missing values, coded.
+    """
     table = read_table(data)
     if table.n_rows == 0:
         raise DataError("the data have no rows.")
@@ -373,6 +459,7 @@ def build_design(
         raise DataError(f"every one of the {rows.n_total} rows has a missing value.\n  Missing: {shown}.")
 
     coding, values = learn(frame, names)
+    coding.states.update(known_states or {})
     matrix = model_matrix(fixed, values, coding.states, len(frame), text=formula.text)
     terms, recipes = _group_terms(formula, frame, values, coding.states, matrix)
     response_coding, response_values = learn(frame, response_names)
@@ -432,6 +519,14 @@ def _right_names(fixed: str, formula: Formula) -> tuple[str, ...]:
 
 def _group_names(formula: Formula) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for term in formula.random for name in term.group))
+
+
+def _side_by_side(blocks: list[Floats]) -> Floats:
+    if len(blocks) == 1:
+        return blocks[0]
+    if isinstance(blocks[0], Elsewhere):
+        return blocks[0].widened(sum(block.shape[1] for block in blocks))
+    return np.ascontiguousarray(np.hstack(blocks))
 
 
 def _take_columns(matrix: Floats, kept: NDArray[np.intp]) -> Floats:

@@ -210,9 +210,13 @@ def cross_products(
     >>> products.diagonal[0].ravel()
     array([2., 1.])
     """
-    rows = _rows_of_design(y) if hasattr(y, "factors") else _rows_of_arrays(y, X, terms, weights, offset)
+    if hasattr(y, "factors"):
+        rows, n_rows = _rows_of_design(y.condensed), y.n
+    else:
+        rows = _rows_of_arrays(y, X, terms, weights, offset)
+        n_rows = len(rows.y)
     _check(rows)
-    return _from_rows(rows)
+    return _from_rows(rows, n_rows)
 
 
 def _rows_of_design(design: Any) -> Rows:
@@ -260,14 +264,14 @@ def _check(rows: Rows) -> None:
         raise DataError(f"the offset has shape {rows.offset.shape}, the response has {n} rows")
 
 
-def _from_rows(rows: Rows) -> CrossProducts:
+def _from_rows(rows: Rows, n_rows: int) -> CrossProducts:
     R0 = _whitener(rows)
     inverse = _inverse_upper(R0)
     response = rows.response
     beta0 = _least_squares(rows, response, inverse)
     gram, diagonal, rhs = _one_pass(rows, response, inverse, beta0)
     return CrossProducts(
-        n_rows=rows.y.shape[0],
+        n_rows=n_rows,
         n_levels=rows.n_levels,
         n_effects=tuple(Z.shape[1] for Z in rows.Z),
         diagonal=diagonal,
