@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from bayeslmm.errors import FormulaError
+from bayeslmm.errors import DataError, FormulaError
 from bayeslmm.families import Family, as_family
 from bayeslmm.formula.design import Design, build_design
 from bayeslmm.formula.parse import parse_formula
@@ -281,6 +281,36 @@ class Model:
 
         return to_bambi(self.design, self.family, self.priors)
 
+    def sql(self, dialect: str | None = None) -> str:
+        """Return the SQL that was run over the source, where the data stay in a database.
+
+        Parameters
+        ----------
+        dialect : str, optional
+            As sqlglot names it ("duckdb", "spark", "bigquery"); the engine's own when absent.
+
+        Returns
+        -------
+        str
+            One statement per scan.
+
+        Raises
+        ------
+        DataError
+            If the data are in memory.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff")).sql()
+        Traceback (most recent call last):
+        ...
+        bayeslmm.errors.DataError: the data of this model are in memory: no SQL was run.
+        """
+        if self.design.condensation is None:
+            raise DataError("the data of this model are in memory: no SQL was run.")
+        return str(self.design.condensation.source.sql(dialect))
+
     def equation(self) -> Equation:
         """Return the model in LaTeX, priors included.
 
@@ -332,8 +362,9 @@ def model(
     ----------
     formula : str or Formula
         For example ``"lang ~ IQ + SES + (IQ | class)"``.
-    data : data frame
-        pandas, polars or pyarrow, or a mapping of names to columns.
+    data : data frame, Ibis table, DuckDB relation, Polars LazyFrame or path
+        pandas, polars or pyarrow, or a mapping of names to columns. Tables of an engine, lazy frames and Parquet files
+        (a path or glob) stay where they are; only sums are fetched.
     family : str or Family, default "gaussian"
         Response family.
     link : str, optional

@@ -72,6 +72,8 @@ def data_groups(design: Design) -> dict[str, xr.Dataset]:
     """
     import xarray as xr
 
+    if design.condensation is not None:
+        return {}  # the rows stay in their source
     rows = np.asarray(design.rows)
     constant: dict[str, tuple[tuple[str, ...], NDArray[np.float64]]] = {"X": (("obs", "coef"), design.X)}
     for name, values in (("weights", design.weights), ("offset", design.offset), ("trials", design.trials)):

@@ -287,7 +287,7 @@ class LaplaceDensity:
     def start(self) -> NDArray[np.float64]:
         """Return a plausible point: every group effect with half a unit of the linear predictor."""
         sds: list[float] = []
-        for term in self.design.terms:
+        for term in self.design.condensed.terms:
             sizes = [0.5 / max(float(np.sqrt(np.mean(column**2))), 1e-12) for column in term.Z.T]
             sds += [float(np.mean(sizes))] if is_homogeneous(term) else sizes
         own = float(np.exp(start_aux(self.kernel)[0])) if self.kernel.n_aux else 1.0

@@ -461,7 +461,4 @@ def term_sizes(design: Design) -> Mapping[str, NDArray[np.int64]]:
     mapping of str to ndarray (J,)
         Rows per level.
     """
-    return {
-        factor.name: np.bincount(factor.codes, minlength=len(factor.levels)).astype(np.int64)
-        for factor in design.factors
-    }
+    return {factor.name: design.sizes(factor.name) for factor in design.factors}

@@ -386,7 +386,7 @@ def shear_of(design: Design) -> NDArray[np.float64]:
     """
     T = np.eye(len(design.coef_names))
     if has_intercept(design):
-        T[design.coef_names.index("Intercept")] = design.X.mean(axis=0)
+        T[design.coef_names.index("Intercept")] = [design.moments(column)[0] for column in design.condensed.X.T]
     return T
 
 

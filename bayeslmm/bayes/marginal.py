@@ -160,14 +160,15 @@ def starting_point(density: LogPosterior) -> NDArray[np.float64]:
         The point.
     """
     design = density.design
-    residual = np.asarray(design.y) - design.X @ density.kernel.products.beta0
-    residual = residual if design.offset is None else residual - design.offset
-    scale = max(float(np.std(residual)), 1e-6 * float(np.std(np.asarray(design.y))))
+    rows = design.condensed
+    residual = np.asarray(rows.y) - rows.X @ density.kernel.products.beta0
+    residual = residual if rows.offset is None else residual - rows.offset
+    scale = max(design.moments(residual)[1], 1e-6 * design.moments(np.asarray(rows.y))[1])
     sds = []
-    for term in design.terms:
-        scales = [effect_scale(column)[0] for column in term.Z.T]
+    for term in rows.terms:
+        scales = [effect_scale(column, design)[0] for column in term.Z.T]
         sds += [float(np.mean(scales))] if is_homogeneous(term) else scales
-    weight = 1.0 if design.weights is None else float(np.sqrt(np.mean(design.weights)))
+    weight = 1.0 if rows.weights is None else float(np.sqrt(np.mean(rows.weights)))
     origin = density.shear @ density.kernel.products.beta0
     sampled = origin[density.coordinates.plan.sampled]
     return density.coordinates.start(0.7 * scale * weight, [0.4 * scale / value for value in sds], sampled)

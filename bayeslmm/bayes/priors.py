@@ -675,7 +675,7 @@ def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
         Coefficients, group SDs and correlations, then sigma or the family's further parameters.
     """
     centre, scale, words = response_scale(design, family)
-    for name, column in zip(design.coef_names, design.X.T, strict=True):
+    for name, column in zip(design.coef_names, design.condensed.X.T, strict=True):
         if name == "Intercept":
             yield PriorEntry(
                 name,
@@ -684,15 +684,15 @@ def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
                 f"{words.centre}, 2.5 {words.scale}",
             )
             continue
-        spread, spread_word = column_scale(column)
+        spread, spread_word = column_scale(column, design)
         yield PriorEntry(
             name,
             "coefficient",
             Prior("Normal", mu=0.0, sigma=SLOPE_WIDTH * scale / spread),
             f"2.5 {words.scale} per {spread_word} of the column",
         )
-    for index, term in enumerate(design.terms):
-        yield from _term_entries(index, term, scale, words.scale)
+    for index, term in enumerate(design.condensed.terms):
+        yield from _term_entries(index, term, design, scale, words.scale)
     yield from _scale_entries(family, scale, words.scale)
 
 
@@ -726,58 +726,61 @@ def response_scale(design: Design, family: Family) -> tuple[float, float, ScaleW
     DataError
         If the response is constant.
     """
-    y = np.asarray(design.y, dtype=np.float64)
-    shift = 0.0 if design.offset is None else float(np.mean(design.offset))
+    rows = design.condensed
+    mean, spread = design.moments(np.asarray(rows.y, dtype=np.float64))
+    shift = 0.0 if rows.offset is None else design.moments(rows.offset)[0]
     if family.link == "identity":
-        scale = float(np.std(y, ddof=1)) if len(y) > 1 else 0.0
-        if not scale > 0:
+        if not spread > 0:
             raise DataError("the response is constant: its scale, from which default priors are made, is zero.")
-        return float(np.mean(y)) - shift, scale, ScaleWords("mean(y)" if shift == 0 else "mean(y - offset)", "SD(y)")
+        return mean - shift, spread, ScaleWords("mean(y)" if shift == 0 else "mean(y - offset)", "SD(y)")
     if family.link == "log":
-        mean = float(np.mean(y))
         return (np.log(mean) if mean > 0 else 0.0) - shift, 1.0, ScaleWords("log mean(y)", "units of the log mean")
     return 0.0 - shift, 1.0, ScaleWords("0", f"units of the {family.link}")
 
 
-def column_scale(column: NDArray[np.float64]) -> tuple[float, str]:
+def column_scale(column: NDArray[np.float64], design: Design) -> tuple[float, str]:
     """Return the SD of a column and its name, or 1 where a column is constant.
 
     Parameters
     ----------
     column : ndarray (n,)
-        A column of X.
+        A column of `design.condensed`.
+    design : Design
+        The formula met by data.
 
     Returns
     -------
     float, str
         Scale and its name.
     """
-    spread = float(np.std(column, ddof=1)) if len(column) > 1 else 0.0
+    spread = design.moments(column)[1]
     if spread > 1e-12 * max(1.0, float(np.abs(column).max(initial=0.0))):
         return spread, "SD"
     return 1.0, "unit"
 
 
-def effect_scale(column: NDArray[np.float64]) -> tuple[float, str]:
+def effect_scale(column: NDArray[np.float64], design: Design) -> tuple[float, str]:
     """Return the scale of an effect's column: 1 for an intercept or indicator, otherwise its SD.
 
     Parameters
     ----------
     column : ndarray (n,)
-        A column of Z.
+        A column of Z of `design.condensed`.
+    design : Design
+        The formula met by data.
 
     Returns
     -------
     float, str
         Scale and its name.
     """
-    if np.isin(column, (0.0, 1.0)).all():
+    if design.is_indicator(column):
         return 1.0, "unit"
-    return column_scale(column)
+    return column_scale(column, design)
 
 
-def _term_entries(index: int, term: GroupTerm, scale: float, word: str) -> Iterator[PriorEntry]:
-    scales = [effect_scale(column) for column in term.Z.T]
+def _term_entries(index: int, term: GroupTerm, design: Design, scale: float, word: str) -> Iterator[PriorEntry]:
+    scales = [effect_scale(column, design) for column in term.Z.T]
     if is_homogeneous(term):
         spread = float(np.mean([value for value, _ in scales]))
         prior = Prior("HalfStudentT", nu=GROUP_DF, sigma=scale / spread)

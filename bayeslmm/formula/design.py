@@ -144,8 +144,8 @@ class Condensed:
         Rows of each level of each grouping factor.
     source : Source
         Where the rows are.
-    lookup : object
-        How the columns of the model are computed by the engine.
+    scans : Pushdown
+        How its columns are computed by the engine.
     """
 
     design: Design
@@ -153,7 +153,7 @@ class Condensed:
     counts: Floats = field(repr=False)
     sizes: Mapping[str, NDArray[np.int64]] = field(repr=False)
     source: Any = field(repr=False)
-    lookup: Any = field(repr=False, default=None)
+    scans: Any = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,6 +229,12 @@ class Design:
         """
         return self if self.condensation is None else self.condensation.design
 
+    def spanning(self) -> Design:
+        """Return rows on which columns that differ do differ: these, or made up from levels and ranges of a source."""
+        if self.condensation is None:
+            return self
+        return self.at(self.condensation.scans.spanning(self.condensed))
+
     def moments(self, column: Floats) -> tuple[float, float]:
         """Return mean and standard deviation (of n - 1) over all rows of a column of `condensed`."""
         if self.condensation is None:
@@ -248,6 +254,30 @@ class Design:
         """Grouping factors in order of first appearance, the terms of each merged."""
         names = dict.fromkeys(term.factor for term in self.terms)
         return tuple(self._factor(name) for name in names)
+
+    def same_response(self, other: Design) -> bool:
+        """Return whether another design has the same rows of the same response, as far as can be seen."""
+        if self.n != other.n or self.response_name != other.response_name:
+            return False
+        if self.condensation is None or other.condensation is None:
+            rows = (self, other)
+            return all(d.condensation is None for d in rows) and np.array_equal(np.asarray(self.y), np.asarray(other.y))
+        pairs = zip(*(d.moments(np.asarray(d.condensed.y)) for d in (self, other)), strict=True)
+        return all(np.isclose(a, b, rtol=1e-9, atol=0.0) for a, b in pairs)
+
+    def same_fixed(self, other: Design) -> bool:
+        """Return whether another design has the same columns of X."""
+        if self.condensation is None or other.condensation is None:
+            return self.condensation is other.condensation and np.array_equal(self.X, other.X)
+        return self.coef_names == other.coef_names
+
+    def is_indicator(self, column: Floats) -> bool:
+        """Return whether a column of `condensed` is made of zeros and ones in every row."""
+        if self.condensation is None:
+            return bool(np.isin(column, (0.0, 1.0)).all())
+        ones, counts = self.condensation.ones, self.condensation.counts
+        squares = float(counts @ column**2)
+        return abs(squares - float((counts * ones) @ column)) <= 1e-9 * squares
 
     def sizes(self, factor: str) -> NDArray[np.int64]:
         """Return the number of rows (J,) of each level of a grouping factor."""

@@ -43,8 +43,8 @@ def is_text(table: Any, name: str) -> bool:
         return False
     raise DataError(
         f"column {name!r} is of type {kind}, which has no scale of its own.\n"
-        f"  Compute a number in the engine before, e.g. table.mutate(days=table[{name!r}].epoch_days()); or use it as a "
-        f"grouping factor: (1 | {name})."
+        f"  Compute a number in the engine before, e.g. table.mutate(days=table[{name!r}].epoch_days()); or use it as "
+        f"a grouping factor: (1 | {name})."
     )
 
 

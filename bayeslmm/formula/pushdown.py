@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,13 @@ Floats = NDArray[np.float64]
 MAX_CELLS = 20_000_000
 """Most cells that are fetched; each takes about 100 bytes."""
 
-PIVOT = 1e-14
-"""A pivot of the products of a cell below this part of its diagonal is rounding."""
+_RANGE = ("min", "mean", "max")
+
+ROUNDING = 2e-16
+"""An eigenvalue of the products of a cell below this part of their trace is rounding."""
+
+CHUNK = 200_000
+"""Cells whose products are taken apart at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,17 +177,18 @@ class Pushdown:
     def _first_scan(self, numbers: Sequence[Any]) -> tuple[Floats, Floats]:
         """Count rows and missing values; return mean and SD of numbers over the complete rows."""
         t = self.table
-        gone = {name: missing(t, name) for name in self.used}
-        whole = None
-        for condition in gone.values():
-            whole = ~condition if whole is None else whole & ~condition
-        sums = {"n_total": t.count(), "n": whole.cast("int64").sum()}
-        sums |= {f"m{i}": condition.cast("int64").sum() for i, condition in enumerate(gone.values())}
+        gone = {f"m{i}": missing(t, name) for i, name in enumerate(self.used)}
         floating = [name for name in self.used if t[name].type().is_floating()]
-        sums |= {f"i{i}": t[name].isinf().cast("int64").sum() for i, name in enumerate(floating)}
-        for i, value in enumerate(numbers):
-            kept = whole.ifelse(value, None)
-            sums |= {f"a{i}": kept.mean(), f"v{i}": kept.var(how="pop"), f"c{i}": kept.count()}
+        infinite = {f"i{i}": t[name].isinf() for i, name in enumerate(floating)}
+        t = t.select(**gone, **infinite, **{f"w{i}": value for i, value in enumerate(numbers)})
+        whole = ~reduce(or_, (t[label] for label in gone))
+        t = t.mutate(whole=whole)
+        sums = {"n_total": t.count(), "n": t.whole.cast("int64").sum()}
+        sums |= {label: t[label].cast("int64").sum() for label in (*gone, *infinite)}
+        for i in range(len(numbers)):
+            w = t[f"w{i}"]
+            sums |= {f"a{i}": w.mean(where=t.whole), f"v{i}": w.var(how="pop", where=t.whole)}
+            sums |= {f"c{i}": w.count(where=t.whole)}
         found = self.source.run(t.aggregate(**sums), "first scan: rows, missing values, moments").iloc[0]
         self.n_total, self.n = int(found["n_total"]), int(found["n"] or 0)
         self.missing = {name: int(found[f"m{i}"]) for i, name in enumerate(self.used) if found[f"m{i}"]}
@@ -219,7 +227,9 @@ class Pushdown:
             values = [number(call.arguments[0][1], self.table, self.states, self.formula.text) for call in ready]
             mean, spread = self._first_scan(values)
             for call, m, s in zip(ready, mean, spread, strict=True):
-                self.states[render(call)] = learn_state(call, float(m), float(s * s) * self.n, self.n, self.formula.text)
+                self.states[render(call)] = learn_state(
+                    call, float(m), float(s * s) * self.n, self.n, self.formula.text
+                )
 
     def _cells(self, keys: Sequence[str], sums: Mapping[str, Any]) -> pd.DataFrame:
         """Group the complete rows by keys; check that the rows are those of the first scan."""
@@ -251,12 +261,37 @@ class Pushdown:
         for i in range(1, len(keys)):
             text = text + ":" + joined[f"k{i}"]
         query = joined.aggregate(cells=text.approx_nunique())
-        cells = int(self.source.run(query, "number of cells").iloc[0, 0])
+        cells = int(self.source.run(query, "number of cells")["cells"].iloc[0])
         if cells > 1.1 * MAX_CELLS:
             raise DataError(
                 f"{listing(map(repr, keys))} make about {cells:,} cells; {MAX_CELLS:,} are the limit.\n"
                 "  Use fewer or coarser grouping factors and categories, or bin a numeric covariate in the engine."
             )
+
+    def spanning(self, rows: Design) -> pd.DataFrame:
+        """Return made-up rows: every combination of categories that occurs, with numbers from the columns' ranges."""
+        categories = list(self._category_columns())
+        numeric = [name for name in self.names if name not in categories]
+        t = complete(self.table, self.used, self.missing)
+        sums: dict[str, Any] = {
+            f"{how}{i}": getattr(t[name], how)() for i, name in enumerate(numeric) for how in _RANGE
+        }
+        sums = sums or {"rows": t.count()}
+        found = self.source.run(
+            t.group_by(*categories).aggregate(**sums) if categories else t.aggregate(**sums),
+            "ranges of the columns, for tests of terms",
+        )
+        copies = 8 * (1 + len(numeric))
+        frame = found.loc[found.index.repeat(copies)].reset_index(drop=True)
+        rng = np.random.default_rng(0)
+        picked = {
+            name: np.choose(rng.integers(3, size=len(frame)), [frame[f"{how}{i}"].astype(float) for how in _RANGE])
+            for i, name in enumerate(numeric)
+        }
+        groups = [name for name in _group_names(self.formula) if name not in (*categories, *numeric)]
+        some = rows.data[groups].drop_duplicates().sample(6, replace=True, random_state=0)
+        drawn = some.iloc[rng.integers(6, size=len(frame))].reset_index(drop=True)
+        return frame[categories].assign(**picked, **{name: drawn[name] for name in groups})
 
     # --- counted families --------------------------------------------------------------------------------------------
 
@@ -274,32 +309,35 @@ class Pushdown:
             for factor in built.factors
         }
         inner = replace(built, weights=weights)
-        condensed = Condensed(inner, np.ones(len(counts)), counts, sizes, self.source)
+        condensed = Condensed(inner, np.ones(len(counts)), counts, sizes, self.source, self)
         return self._without_rows(built, condensed)
 
     def _without_rows(self, built: Design, condensed: Condensed) -> Design:
         n = self.n
+
+        def absent(name: str, shape: tuple[int, ...], columns: Sequence[str] = ()) -> Any:
+            return Elsewhere(name, shape, columns)
+
         terms = tuple(
             replace(
                 term,
-                Z=Elsewhere(f"columns of {term.term}", (n, len(term.effects))),
-                codes=Elsewhere(f"levels of {term.factor}", (n,)),
+                Z=absent(f"columns of {term.term}", (n, len(term.effects))),
+                codes=absent(f"levels of {term.factor}", (n,)),
             )
             for term in built.terms
         )
-        absent: Any = Elsewhere("response", (n,))
         return replace(
             built,
-            y=absent,
-            X=Elsewhere("columns of X", (n, len(built.coef_names))),
+            y=absent("response", (n,)),
+            X=absent("columns of X", (n, len(built.coef_names))),
             terms=terms,
-            weights=None if built.weights is None else Elsewhere("weights", (n,)),
-            offset=None if built.offset is None else Elsewhere("offset", (n,)),
-            trials=None if built.trials is None else Elsewhere("trials", (n,)),
-            rows=Elsewhere("positions of rows", (n,)),
+            weights=None if built.weights is None else absent("weights", (n,)),
+            offset=None if built.offset is None else absent("offset", (n,)),
+            trials=None if built.trials is None else absent("trials", (n,)),
+            rows=absent("positions of rows", (n,)),
             n_total=self.n_total,
             missing=self.missing,
-            data=Elsewhere("data", (n, len(self.used)), self.used),
+            data=absent("data", (n, len(self.used)), self.used),
             condensation=condensed,
         )
 
@@ -311,7 +349,7 @@ class Pushdown:
         categories = self._category_columns()
         response = parse_syntax(self.formula.response)
         if isinstance(response, Name) and is_text(self.table, response.name):
-            raise DataError(f"the response {response.name!r} holds text, and family \"gaussian\" needs numbers.")
+            raise DataError(f'the response {response.name!r} holds text, and family "gaussian" needs numbers.')
         keys = tuple(dict.fromkeys((*groups, *categories)))
         numbers = {
             (label, i): value
@@ -446,25 +484,14 @@ class Pushdown:
             encoder=encoder,
         )
         sizes = {
-            term.factor: np.bincount(factors[term.group].codes, counts, len(factors[term.group].labels)).astype(np.int64)
+            term.factor: np.bincount(factors[term.group].codes, counts, len(factors[term.group].labels)).astype(
+                np.int64
+            )
             for term in formula.random
         }
-        lookup = Lookup(self, keys, tuple(categories), combos, sides, kept)
-        condensed = Condensed(inner, ones, np.ones(len(ones)), sizes, self.source, lookup)
+        condensed = Condensed(inner, ones, np.ones(len(ones)), sizes, self.source, self)
         _check_condensed(inner, self.n)
         return self._without_rows(inner, condensed)
-
-
-@dataclass(frozen=True, eq=False)
-class Lookup:
-    """How the engine computes the columns of the model: tables of codings, and the numbers to multiply them by."""
-
-    scans: Pushdown
-    keys: Sequence[str]
-    categories: tuple[str, ...]
-    combos: pd.DataFrame
-    sides: Mapping[str, Side]
-    kept: NDArray[np.intp]
 
 
 def _product(numbers: Mapping[tuple[str, int], Any], product: tuple[tuple[str, int], ...]) -> Any:
@@ -503,9 +530,9 @@ def _combinations(cells: pd.DataFrame, categories: Sequence[str]) -> tuple[pd.Da
     if not categories:
         return pd.DataFrame(index=pd.RangeIndex(1)), np.zeros(len(cells), dtype=np.intp)
     groups = cells.groupby(list(categories), sort=True, observed=True)
-    codes = groups.ngroup().to_numpy(dtype=np.intp)
+    codes: NDArray[np.intp] = np.asarray(groups.ngroup(), dtype=np.intp)
     _, first = np.unique(codes, return_index=True)
-    return cells[list(categories)].iloc[first].reset_index(drop=True), codes
+    return cells[list(categories)].iloc[np.asarray(first)].reset_index(drop=True), codes
 
 
 def _fill(side: Side, combo: NDArray[np.intp], column: Any) -> Floats:
@@ -541,36 +568,36 @@ def cell_roots(
         The cell of each row.
     """
     n = counts[order].astype(np.float64)
-    s = [cells[f"s{i}"].to_numpy(dtype=np.float64)[order] for i in range(width)]
-    second = {(i, j): cells[f"s{i}_{j}"].to_numpy(dtype=np.float64)[order] for i in range(width) for j in range(i, width)}
-    whole = {i: second[i, i].copy() for i in range(width)}
+    sums = np.column_stack([cells[f"s{i}"].to_numpy(dtype=np.float64)[order] for i in range(width)])
     root = np.sqrt(n)
-    rows = [np.column_stack([root, *(sum_ / root for sum_ in s)])]
-    owner = [order]
-    for (i, j), value in second.items():
-        value -= s[i] * s[j] / n
-    left = counts[order] - 1
-    for i in range(width):
-        good = np.flatnonzero((second[i, i] > PIVOT * whole[i]) & (left > 0))
-        left[good] -= 1
-        pivot = np.sqrt(second[i, i][good])
-        row = np.zeros((len(good), width + 1))
-        for j in range(i, width):
-            row[:, j + 1] = second[i, j][good] / pivot
-        for j in range(i + 1, width):
-            for k in range(j, width):
-                second[j, k][good] -= row[:, j + 1] * row[:, k + 1]
-        rows.append(row)
-        owner.append(order[good])
-    position = np.concatenate([np.arange(len(order)), *(_where(order, part) for part in owner[1:])])
+    rows, owner = [np.column_stack([root, sums / root[:, None]])], [np.arange(len(n))]
+    several = np.flatnonzero(n > 1)
+    for part in np.array_split(several, 1 + len(several) // CHUNK):
+        scatter, whole = _scatter(cells, order[part], n[part], sums[part])
+        size, direction = np.linalg.eigh(scatter)
+        for i in range(width):  # ascending: the last eigenvalues are the largest
+            good = (size[:, i] > ROUNDING * whole) & (width - i < n[part])
+            row = np.zeros((int(good.sum()), width + 1))
+            row[:, 1:] = np.sqrt(size[good, i])[:, None] * direction[good, :, i]
+            rows.append(row)
+            owner.append(part[good])
+    position = np.concatenate(owner)
     by_cell = np.argsort(position, kind="stable")
-    return np.concatenate(rows)[by_cell], np.concatenate(owner)[by_cell]
+    return np.concatenate(rows)[by_cell], order[position[by_cell]]
 
 
-def _where(order: NDArray[np.intp], part: NDArray[np.intp]) -> NDArray[np.intp]:
-    place = np.empty(len(order), dtype=np.intp)
-    place[order] = np.arange(len(order))
-    return place[part]
+def _scatter(cells: pd.DataFrame, at: NDArray[np.intp], n: Floats, sums: Floats) -> tuple[Floats, Floats]:
+    """Return products about the means of cells, and the trace of the products before."""
+    width = sums.shape[1]
+    scatter = np.empty((len(at), width, width))
+    whole = np.zeros(len(at))
+    for i in range(width):
+        for j in range(i, width):
+            second = cells[f"s{i}_{j}"].to_numpy(dtype=np.float64)[at]
+            if i == j:
+                whole += second
+            scatter[:, i, j] = scatter[:, j, i] = second - sums[:, i] * sums[:, j] / n
+    return scatter, whole
 
 
 def _check_condensed(inner: Design, n: int) -> None:

@@ -155,7 +155,9 @@ def _parquet_files(path: str) -> str | list[str]:
     if len(found) == 1 and Path(found[0]).is_dir():
         found = sorted(glob(f"{found[0]}/**/*.parquet", recursive=True))
     if not found:
-        raise DataError(f"there is no file {path!r}.\n  Give the path of a Parquet file, or a glob such as 'd/*.parquet'.")
+        raise DataError(
+            f"there is no file {path!r}.\n  Give the path of a Parquet file, or a glob such as 'd/*.parquet'."
+        )
     other = [name for name in found if not name.endswith((".parquet", ".pq"))]
     if other:
         raise DataError(f"{listing(map(repr, other))} is no Parquet file.\n  Read it with pandas and give the frame.")
@@ -169,7 +171,7 @@ def _bound(table: Any) -> Source:
 
 
 def _of_relation(relation: Any) -> Source:
-    """A relation does not give away its connection, but runs SQL over itself: no view is left behind."""
+    """Reach a relation through SQL over itself: it does not give away its connection, and no view is left behind."""
     import ibis
 
     schema = ibis.Schema.from_pyarrow(relation.limit(0).to_arrow_table().schema)

@@ -22,7 +22,7 @@ from bayeslmm.frequentist.glmm_prediction import (
     response_draws,
 )
 from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
-from bayeslmm.frequentist.lmm_fit import check_level, design_notes, group_sizes
+from bayeslmm.frequentist.lmm_fit import check_level, design_notes, group_sizes, residual_quantiles
 from bayeslmm.frequentist.optimize import Control
 from bayeslmm.frequentist.tails import normal_quantile, two_sided_t
 from bayeslmm.frequentist.variance_parameters import VarianceParameters, variance_parameters
@@ -96,9 +96,10 @@ def fit_glmm(
     adaptive Gaussian quadrature algorithms for multilevel generalized linear mixed models, *J. Comput. Graph. Stat.*
     15(1).
     """
-    if design.y is None:
+    rows = design.condensed
+    if rows.y is None:
         raise DataError("the design has no response.")
-    check_response(family, design.y, design.trials, repr(design.response_name))
+    check_response(family, rows.y, rows.trials, repr(design.response_name))
     design = thresholds_for_intercept(design, family)
     kernel = LaplaceKernel.from_design(design, family) if kernel is None else kernel
     check_quadrature(kernel, quadrature)
@@ -329,10 +330,11 @@ class GlmmFit(Fit):
         """Separation in words: which coefficients run away; empty when none does."""
         if self.response_family.link not in ("logit", "probit", "cloglog") or not len(self.optimum.beta):
             return ""
-        spread = self.design.X.std(axis=0)
+        rows = self.design.condensed
+        spread = np.array([self.design.moments(column)[1] for column in rows.X.T])
         spread = np.where(spread > 0, spread, 1.0)
         limit = EXTREME_ETA if self.response_family.link != "probit" else EXTREME_ETA / 2
-        eta = np.abs(self.design.X * self.optimum.beta).max(axis=0) if len(self.design.X) else spread
+        eta = np.abs(rows.X * self.optimum.beta).max(axis=0) if len(rows.X) else spread
         se = np.sqrt(np.abs(np.diag(self.vcov)))
         wild = (eta > limit) & ~(se * spread < 5.0)
         if not wild.any():
@@ -931,7 +933,7 @@ def glmm_summary(fit: GlmmFit, *, exp: bool = False, level: float = 0.95) -> Sum
             "deviance": fit.criterion,
             "df.resid": fit.df_resid,
         },
-        scaled_residuals=np.quantile(fit.scaled_residuals, [0, 0.25, 0.5, 0.75, 1]),
+        scaled_residuals=residual_quantiles(fit),
         varcorr=fit.varcorr,
         n_obs=fit.n_obs,
         groups=group_sizes(fit.design),

@@ -20,7 +20,7 @@ from bayeslmm.errors import ComparisonError, listing
 from bayeslmm.formula.design import Design, build_design
 from bayeslmm.formula.syntax import render
 from bayeslmm.frequentist.bootstrap import Outcome, refit, run_replicates, simulate_response
-from bayeslmm.frequentist.lmm_fit import LmmFit
+from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
 from bayeslmm.frequentist.optimize import Control, optimize
 from bayeslmm.likelihood.lmm import LmmKernel, solve
 from bayeslmm.report.numbers import format_p
@@ -297,7 +297,7 @@ def check_same_data(fits: Sequence[LmmFit]) -> None:
                 f"the fits use different rows: {first.n:,} and {design.n:,}.{why}\n"
                 "  Fit both to the same data: first drop the rows where any of their columns is missing."
             )
-        if design.response_name != first.response_name or not _equal(design.y, first.y):
+        if not design.same_response(first):
             names = sorted({first.response_name, design.response_name})
             what = f"{names[0]!r} and {names[1]!r}" if len(names) > 1 else f"{names[0]!r} with other values or rows"
             raise ComparisonError(f"the fits have different responses ({what}); their likelihoods cannot be compared.")
@@ -316,13 +316,20 @@ def _comparable(fits: list[LmmFit], refit_ml: bool | None) -> tuple[list[LmmFit]
     """Return fits by one criterion, and a sentence that says which."""
     if not any(fit.reml for fit in fits):
         return fits, "Fits by ML."
-    same_fixed = all(np.array_equal(fit.design.X, fits[0].design.X) for fit in fits)
+    same_fixed = all(fit.design.same_fixed(fits[0].design) for fit in fits)
     if all(fit.reml for fit in fits) and same_fixed and not refit_ml:
         return fits, "Fits by REML: the fixed parts are the same."
     why = "" if same_fixed else "; REML likelihoods of different fixed parts cannot be compared"
     count = sum(fit.reml for fit in fits)
-    refitted = [refit(fit, _response(fit.design), reml=False) if fit.reml else fit for fit in fits]
+    refitted = [_by_ml(fit) if fit.reml else fit for fit in fits]
     return refitted, f"{count} REML fit{'s' * (count > 1)} refitted by ML{why}."
+
+
+def _by_ml(fit: LmmFit) -> LmmFit:
+    """Return the same model fitted by ML, from its cross-products where the rows stay in their source."""
+    if fit.design.condensation is not None:
+        return fit_lmm(fit.design, fit.kernel, reml=False)
+    return refit(fit, _response(fit.design), reml=False)
 
 
 def _response(design: Design) -> NDArray[np.float64]:
@@ -438,6 +445,9 @@ def check_nested(small: Design, big: Design) -> None:
         If the columns of X, or the covariances of the smaller model, are not among those of the larger.
     """
     texts = f"{small.formula.text!r} and {big.formula.text!r}"
+    if big.condensation is not None:
+        frame = big.spanning().data
+        small, big = small.at(frame), big.at(frame)
     if not _spans(big.X, small.X):
         raise ComparisonError(
             f"the models are not nested: {texts}.\n  The fixed part of the first is not contained in that of the "

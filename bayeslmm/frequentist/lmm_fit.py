@@ -1364,7 +1364,7 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
         criterion_name="REML criterion at convergence" if fit.reml else "Deviance at convergence",
         criterion=fit.criterion,
         information=information,
-        scaled_residuals=np.quantile(fit.scaled_residuals, [0, 0.25, 0.5, 0.75, 1]),
+        scaled_residuals=residual_quantiles(fit),
         varcorr=fit.varcorr,
         n_obs=fit.n_obs,
         groups=group_sizes(fit.design),
@@ -1372,6 +1372,24 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
         coef_corr=correlation,
         notes=(*tests, *design_notes(fit.design), *((fit.singular_message,) if fit.singular else ())),
     )
+
+
+def residual_quantiles(fit: Any) -> NDArray[np.float64] | None:
+    """Return the quantiles of the scaled residuals of a fit.
+
+    Parameters
+    ----------
+    fit : LmmFit or GlmmFit
+        The fit.
+
+    Returns
+    -------
+    ndarray (5,) or None
+        None where the rows stay in their source.
+    """
+    if fit.design.condensation is not None:
+        return None
+    return np.quantile(fit.scaled_residuals, [0, 0.25, 0.5, 0.75, 1])
 
 
 def group_sizes(design: Design) -> tuple[tuple[str, int, int, float, int], ...]:
@@ -1387,7 +1405,7 @@ def group_sizes(design: Design) -> tuple[tuple[str, int, int, float, int], ...]:
     tuple
         One entry per grouping factor.
     """
-    sizes = [(factor.name, np.bincount(factor.codes, minlength=len(factor.levels))) for factor in design.factors]
+    sizes = [(factor.name, design.sizes(factor.name)) for factor in design.factors]
     return tuple((name, len(size), int(size.min()), float(size.mean()), int(size.max())) for name, size in sizes)
 
 

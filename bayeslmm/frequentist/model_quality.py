@@ -164,7 +164,7 @@ def icc(fit: LmmFit, level: float = 0.95) -> Icc:
 
 def _mean_squares(fit: LmmFit) -> dict[str, NDArray[np.float64]]:
     """Return Z'Z / n of each factor: with it the mean variance is a trace."""
-    return {factor.name: factor.Z.T @ factor.Z / fit.n_obs for factor in fit.design.factors}
+    return {factor.name: factor.Z.T @ factor.Z / fit.n_obs for factor in fit.design.condensed.factors}
 
 
 def _coarser_or_equal(fit: LmmFit, name: str) -> set[str]:

@@ -20,6 +20,7 @@ from bayeslmm.frequentist.degrees_of_freedom import coefficient_table, is_nested
 from bayeslmm.frequentist.hypotheses import HypothesisTest, hypothesis_test
 from bayeslmm.likelihood.cholesky import solve_other_half
 from bayeslmm.likelihood.lmm import profile
+from bayeslmm.predict import linear_predictor
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def find_clusters(design: Design, cluster: str | ArrayLike | None) -> Clusters:
     """
     name, codes = _cluster_codes(design, cluster)
     count = int(codes.max()) + 1
-    for factor in design.factors:
+    for factor in design.condensed.factors:
         if not is_nested(factor.codes, codes):
             raise ComparisonError(
                 f"the clusters ({name}) do not nest the grouping factor {factor.name!r}: one of its levels lies in two "
@@ -318,22 +319,23 @@ def find_clusters(design: Design, cluster: str | ArrayLike | None) -> Clusters:
 
 
 def _cluster_codes(design: Design, cluster: Any) -> tuple[str, NDArray[np.intp]]:
+    rows = design.condensed
     if cluster is None:
-        coarsest = min(design.factors, key=lambda factor: len(factor.levels))
+        coarsest = min(rows.factors, key=lambda factor: len(factor.levels))
         return coarsest.name, coarsest.codes.astype(np.intp)
     if isinstance(cluster, str):
-        for factor in design.factors:
+        for factor in rows.factors:
             if factor.name == cluster:
                 return cluster, factor.codes.astype(np.intp)
-        if cluster not in design.data.columns:
-            known = [*(factor.name for factor in design.factors), *map(str, design.data.columns)]
+        if cluster not in rows.data.columns:
+            known = [*(factor.name for factor in rows.factors), *map(str, rows.data.columns)]
             known = list(dict.fromkeys(known))
             raise DataError(
                 f"there is no grouping factor or column {cluster!r} in the fitted data.\n"
                 f"  There are: {listing(known)}. {did_you_mean(cluster, known)}\n"
                 "  A column that the formula does not use can be given as an array: cluster=data['district']."
             )
-        labels, name = design.data[cluster], cluster
+        labels, name = rows.data[cluster], cluster
     else:
         labels, name = pd.Series(np.asarray(cluster)), "given labels"
         if len(labels) == design.n_total and design.n_total != design.n:
@@ -356,9 +358,17 @@ def _cluster_sandwich(fit: LmmFit, clusters: Clusters, kind: str) -> ClusterDist
         raise ComparisonError(f"CR1p divides by clusters less coefficients, {G} - {p}. Use CR2.")
     factor = {"CR0": 1.0, "CR1": G / (G - 1), "CR1S": G * (n - 1) / ((G - 1) * (n - p)), "CR1p": G / max(G - p, 1)}
     scores = np.zeros((G, p))
-    np.add.at(scores, clusters.codes, design.X * _weighted(design, fit.residuals())[:, None])
+    rows = design.condensed
+    np.add.at(scores, clusters.codes, rows.X * _weighted(rows, _residuals(fit, rows))[:, None])
     meat = scores @ bread
     return CountedDistribution(factor[kind] * meat.T @ meat, G - 1, "clusters less one as")
+
+
+def _residuals(fit: LmmFit, rows: Design) -> NDArray[np.float64]:
+    """Return responses minus fitted values of rows, which may be the condensed ones."""
+    assert rows.y is not None
+    effects = {factor.name: fit.solution.b[i][None] for i, factor in enumerate(rows.factors)}
+    return rows.y - linear_predictor(rows, fit.solution.beta[None], effects)[0]
 
 
 def _weighted(design: Design, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -366,7 +376,7 @@ def _weighted(design: Design, values: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _unbiased_sandwich(fit: LmmFit, clusters: Clusters, bread: NDArray[np.float64]) -> ClusterDistribution:
-    design, p = fit.design, len(fit.solution.beta)
+    design, p = fit.design.condensed, len(fit.solution.beta)
     largest = int(np.bincount(clusters.codes).max())
     if largest > LARGEST_CLUSTER:
         raise ComparisonError(
@@ -412,11 +422,12 @@ def cluster_covariances(fit: LmmFit, clusters: Clusters) -> Iterator[tuple[NDArr
         Their covariance in units of sigma².
     """
     templates = fit.kernel.layout.templates(fit.theta)
-    scaled = [factor.Z @ T for factor, T in zip(fit.design.factors, templates, strict=True)]
-    weights = fit.design.weights
+    design = fit.design.condensed
+    scaled = [factor.Z @ T for factor, T in zip(design.factors, templates, strict=True)]
+    weights = design.weights
     for rows in clusters.rows():
         V = np.diag(np.ones(len(rows)) if weights is None else 1.0 / weights[rows])
-        for factor, Z in zip(fit.design.factors, scaled, strict=True):
+        for factor, Z in zip(design.factors, scaled, strict=True):
             codes = factor.codes[rows]
             V += (Z[rows] @ Z[rows].T) * (codes[:, None] == codes)
         yield rows, V

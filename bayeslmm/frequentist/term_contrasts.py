@@ -166,7 +166,7 @@ class TermContrasts:
         the ones of lmerTest: unit triangular (Doolittle), and the coefficients themselves in type II where nothing
         comes after.
         """
-        X = self.design.X
+        X = self.design.condensed.X
         used = np.concatenate([before, term.columns])
         if type == 2 and len(used) == X.shape[1]:
             return np.eye(X.shape[1])[term.columns]
@@ -179,10 +179,15 @@ class TermContrasts:
         L[np.abs(L) < 1e-10] = 0.0
         return L
 
+    @cached_property
+    def _rows(self) -> Design:
+        """Rows that span what the model can tell apart: the fitted ones, or some made up where those stay away."""
+        return self.design.spanning()
+
     def _type3(self) -> dict[str, NDArray[np.float64]]:
         blocks = [self._sum_coded(term) for term in self.all_terms]
         recoded = np.concatenate(blocks, axis=1)
-        X = self.design.X
+        X = self._rows.X
         to_recoded, _, rank, _ = np.linalg.lstsq(recoded, X, rcond=1e-10)
         gap = np.abs(recoded @ to_recoded - X).max(initial=0.0)
         if rank < recoded.shape[1] or gap > ESTIMABLE * max(1.0, np.abs(X).max(initial=0.0)):
@@ -221,7 +226,7 @@ class TermContrasts:
 
     def _sum_coded(self, term: FixedTerm) -> NDArray[np.float64]:
         """Return the term's columns with every factor in sum-to-zero coding."""
-        n = self.design.n
+        n = self._rows.n
         columns = []
         for part in term.parts:
             product = np.ones((n, 1))
@@ -246,7 +251,7 @@ class TermContrasts:
 
     @cached_property
     def _values(self) -> Mapping[str, Any]:
-        return self.design.encoder.coding.values(self.design.data, self.design.encoder.names)
+        return self.design.encoder.coding.values(self._rows.data, self.design.encoder.names)
 
 
 def _categories_behind(node: Node) -> Node:

@@ -135,7 +135,7 @@ def on_boundary(kernel: LmmKernel, theta: NDArray[np.float64]) -> NDArray[np.boo
     layout = kernel.layout
     scale = layout.gather(
         [
-            _theta_scale(covariance, kernel.products.source.Z[factor][:, columns])
+            _theta_scale(covariance, kernel.products.source.Z[factor][:, columns], kernel.n_rows)
             for covariance, factor, columns in zip(
                 layout.covariances, layout.term_factor, layout.term_columns, strict=True
             )
@@ -144,9 +144,9 @@ def on_boundary(kernel: LmmKernel, theta: NDArray[np.float64]) -> NDArray[np.boo
     return ((theta - layout.lower) * scale < BOUNDARY) | (layout.upper - theta < BOUNDARY)
 
 
-def _theta_scale(covariance: Covariance, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+def _theta_scale(covariance: Covariance, Z: NDArray[np.float64], n_rows: int) -> NDArray[np.float64]:
     """Return how far one unit of each parameter moves the linear predictor (m,)."""
-    size = np.sqrt((Z * Z).mean(axis=0))
+    size = np.sqrt((Z * Z).sum(axis=0) / n_rows)
     moved = np.abs(covariance.dLambda(covariance.start())) * size[:, None]
     return np.where(np.isfinite(covariance.upper), 1.0, moved.max(axis=(1, 2)))
 

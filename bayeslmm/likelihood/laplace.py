@@ -461,15 +461,16 @@ class LaplaceKernel:
         -------
         LaplaceKernel
         """
+        rows = design.condensed
         return cls.from_arrays(
             family,
-            Layout.from_design(design),
-            design.y,
-            design.X,
-            [(factor.Z, factor.codes) for factor in design.factors],
-            trials=design.trials,
-            weights=design.weights,
-            offset=design.offset,
+            Layout.from_design(rows),
+            rows.y,
+            rows.X,
+            [(factor.Z, factor.codes) for factor in rows.factors],
+            trials=rows.trials,
+            weights=rows.weights,
+            offset=rows.offset,
         )
 
     @property

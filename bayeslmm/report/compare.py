@@ -396,7 +396,7 @@ def check_same_model(first: Design, second: Design) -> None:
             f"  {first.formula.text}\n  {second.formula.text}\n"
             "  Call fit() and sample() on the same model."
         )
-    if len(first.rows) != len(second.rows) or not np.array_equal(np.asarray(first.y), np.asarray(second.y)):
+    if not first.same_response(second):
         raise ComparisonError(
             f"the two results rest on different rows ({len(first.rows)} and {len(second.rows)}).\n"
             "  Call fit() and sample() on the same model."

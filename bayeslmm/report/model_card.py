@@ -6,7 +6,6 @@ import html
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import pandas as pd
 
 from bayeslmm.report.tables import Table
@@ -64,7 +63,7 @@ def groups_table(design: Design) -> Table:
     """
     rows = {}
     for factor in design.factors:
-        sizes = np.bincount(factor.codes, minlength=len(factor.levels))
+        sizes = design.sizes(factor.name)
         rows[factor.name] = {
             "effects": ", ".join(factor.effects),
             "levels": len(sizes),

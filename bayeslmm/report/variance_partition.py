@@ -132,10 +132,11 @@ def variance_partition(
     >>> variance_partition(design, np.array([1527.5]), {"Batch": np.array([[1764.0]])}, 49.5).random.to_dict()
     {'Batch': 1764.0}
     """
+    rows = design.condensed
     random = {
         factor.name: float(np.einsum("nk,kl,nl->", factor.Z, covariances[factor.name], factor.Z) / design.n)
-        for factor in design.factors
+        for factor in rows.factors
     }
     residual = sigma**2 * (1.0 if design.weights is None else float(np.mean(1.0 / design.weights)))
-    fixed = float(np.var((design.X - design.X.mean(axis=0)) @ beta, ddof=1)) if design.n > 1 else 0.0
+    fixed = design.moments(rows.X @ beta)[1] ** 2
     return VariancePartition(fixed, pd.Series(random, dtype=float), float(residual))
