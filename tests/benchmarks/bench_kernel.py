@@ -1,10 +1,12 @@
 """Linear mixed models: whole calls of this package and its peers, by problem; writes docs/benchmarks.md.
 
-Run ``python tests/benchmarks/bench_kernel.py [problem ...]`` (all problems when none is named; ``--no-write`` prints
-only). Every pair of program and problem runs in a process of its own: data in memory, one call to warm up, then five
-whole calls (formula and data frame in, fitted object with standard errors out), of which the median counts. A program
-that does not finish its six calls within `LIMIT` seconds is stopped. Peak memory is what the process needed above its
-state before the first call, data loaded.
+Run ``python tests/benchmarks/bench_kernel.py [problem ...]`` (all problems when none is named; ``--starts``: only
+the parts of a call and the first start; ``--programs=bayeslmm,mixedlm``: only these; ``--no-write``: print only). A pair
+of program and problem has a process of its own: data in memory, one call to warm up, then five whole calls (formula
+and data frame in, fitted object with standard errors out), of which the median counts. A program begins no further call
+when `BUDGET` seconds are over, and is stopped at `LIMIT`. Peak memory is what the process needed above its state before
+the first call, data loaded. What was measured is kept in ``results_kernel.json`` beside this file, so that problems can
+be measured one at a time; the page holds all that are there.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 REFERENCE = ROOT.parent / "shared" / "reference" / "data"
-LIMIT = 120.0
+RESULTS = Path(__file__).with_name("results_kernel.json")
+LIMIT, BUDGET = 40.0, 20.0
 CALLS = 5
 
 
@@ -197,12 +200,16 @@ data <- read.csv(arguments[1], stringsAsFactors = TRUE)
 for (name in strsplit(arguments[3], ",")[[1]]) data[[name]] <- factor(data[[name]])
 formula <- as.formula(arguments[2])
 before <- sum(gc(reset = TRUE)[, 2])
-seconds <- sapply(0:as.integer(arguments[4]), function(i) {
-  system.time({fit <<- lmer(formula, data); vcov(fit)}, gcFirst = FALSE)[["elapsed"]]
-})
+seconds <- c()
+while (length(seconds) <= as.integer(arguments[4]) && sum(seconds) < as.numeric(arguments[5])) {
+  start <- Sys.time()
+  fit <- lmer(formula, data); v <- vcov(fit)
+  seconds <- c(seconds, as.numeric(Sys.time() - start, units = "secs"))
+}
+if (length(seconds) > 1) seconds <- seconds[-1]
 peak <- sum(gc()[, 6]) - before
 cat(sprintf('{"seconds": [%s], "criterion": %.10f, "evaluations": %d, "peak": %.1f}\n',
-  paste(seconds[-1], collapse = ", "), REMLcrit(fit), fit@optinfo$feval, peak))
+  paste(seconds, collapse = ", "), REMLcrit(fit), fit@optinfo$feval, peak))
 """
 
 
@@ -235,12 +242,12 @@ def one(program: str, problem: str) -> dict[str, Any]:
     load_libraries(program)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, answer = [], (np.nan, 0)
-    for _ in range(CALLS + 1):
+    while len(seconds) <= CALLS and sum(seconds) < BUDGET:
         start = time.perf_counter()
         answer = call(item.formula, data)
         seconds.append(time.perf_counter() - start)
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024.0
-    return {"seconds": seconds[1:], "criterion": answer[0], "evaluations": answer[1], "peak": peak}
+    return {"seconds": seconds[1:] or seconds, "criterion": answer[0], "evaluations": answer[1], "peak": peak}
 
 
 def run(program: str, problem: str) -> dict[str, Any]:
@@ -255,13 +262,13 @@ def run(program: str, problem: str) -> dict[str, Any]:
             script = Path(folder) / "time.R"
             script.write_text(R_SCRIPT)
             formula = PROBLEMS[problem].formula
-            command = ["Rscript", str(script), str(path), formula, ",".join(grouping(formula)), str(CALLS)]
+            command = ["Rscript", str(script), str(path), formula, ",".join(grouping(formula)), str(CALLS), str(BUDGET)]
         else:
             command = [sys.executable, __file__, "--one", program, problem]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT, check=False)
         except subprocess.TimeoutExpired:
-            return {"failure": f"more than {LIMIT:.0f} s for {CALLS + 1} calls"}
+            return {"failure": f"more than {LIMIT:.0f} s"}
     if done.returncode:
         return {"failure": (done.stderr.strip().splitlines() or ["failed"])[-1][:80]}
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -310,7 +317,7 @@ def versions(programs: list[str]) -> str:
         if name == "lme4":
             text = "cat(as.character(packageVersion('lme4')), extSoftVersion()[['BLAS']])"
             found = subprocess.run(["Rscript", "-e", text], capture_output=True, text=True, check=False).stdout.split()
-            parts.append(f"lme4 {found[0]} (BLAS: {Path(found[-1]).name})" if found else "lme4")
+            parts.append(f"lme4 {found[0]} (BLAS: {Path(found[-1]).resolve()})" if found else "lme4")
         elif name == "bayeslmm":
             parts.append(f"bayeslmm {importlib.import_module(name).__version__}")
         else:
@@ -323,61 +330,140 @@ def cell(result: dict[str, Any], own: float) -> str:
     if "failure" in result:
         return result["failure"]
     median = statistics.median(result["seconds"])
-    return f"{1e3 * median:,.1f} ({median / own:,.1f} x)"
+    few = f", {len(result['seconds'])} calls" if len(result["seconds"]) < CALLS else ""
+    return f"{1e3 * median:,.1f} ({median / own:,.1f} x{few})"
 
 
-def table(problems: list[str], programs: list[str]) -> str:
-    """Run everything; return the table as Markdown, and show progress on the way."""
-    peers = [name for name in programs if name != "bayeslmm"]
-    lines = [
-        "| problem | structure | bayeslmm, ms | evaluations | peak, MB | " + " | ".join(peers) + " |",
-        "|---|---|---:|---:|---:|" + "---:|" * len(peers),
-    ]
+def measure(problems: list[str], programs: list[str]) -> dict[str, Any]:
+    """Run everything, and return it together with what was measured before."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
     for problem in problems:
         results = {}
         for program in programs:
             results[program] = run(program, problem)
             print(f"{problem:16s} {program:12s} {results[program]}", file=sys.stderr, flush=True)
-        mine = results["bayeslmm"]
+        known["problems"].setdefault(problem, {}).update(results)
+    if not problems:
+        known["starts"] = compilation()
+        known["parts"] = parts()
+    machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}), Python {platform.python_version()}"
+    return {**known, "machine": machine, "versions": versions(available())}
+
+
+def table(measured: dict[str, dict[str, Any]]) -> str:
+    """Return the table of whole calls as Markdown."""
+    peers = ["mixedlm", "lme-python", "statsmodels", "lme4"]
+    lines = [
+        "| problem | structure | bayeslmm, ms | evaluations | peak, MB | " + " | ".join(peers) + " |",
+        "|---|---|---:|---:|---:|" + "---:|" * len(peers),
+    ]
+    for problem, item in PROBLEMS.items():
+        mine = measured.get(problem, {}).get("bayeslmm", {"failure": "not measured"})
         if "failure" in mine:
-            lines.append(f"| {problem} | {PROBLEMS[problem].structure} | {mine['failure']} |")
+            lines.append(f"| {problem} | {item.structure} | {mine['failure']} |" + " |" * (2 + len(peers)))
             continue
         own = statistics.median(mine["seconds"])
+        others = [cell(measured[problem].get(name, {"failure": "not measured"}), own) for name in peers]
         lines.append(
-            f"| {problem} | {PROBLEMS[problem].structure} | {1e3 * own:,.1f} | {mine['evaluations']} |"
-            + f" {mine['peak']:,.0f} | "
-            + " | ".join(cell(results[name], own) for name in peers)
+            f"| {problem} | {item.structure} | {1e3 * own:,.1f} | {mine['evaluations']} | {mine['peak']:,.0f} | "
+            + " | ".join(others)
             + " |"
         )
     return "\n".join(lines)
 
 
-def page(problems: list[str], programs: list[str]) -> str:
+def timed(call: Callable[[], Any], repeats: int) -> float:
+    """Return the median of repeated calls, in milliseconds, after one to warm up."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def parts() -> dict[str, dict[str, float]]:
+    """Return where a whole call on small data spends its time, and what a refit takes, in milliseconds."""
+    import bayeslmm as blm
+    from bayeslmm.likelihood.lmm import LmmKernel, criterion_and_gradient
+
+    found = {}
+    for name in ("sleepstudy", "nlschools", "Chem97", "ScotsSec"):
+        item = PROBLEMS[name]
+        data = item.data()
+        model = blm.model(item.formula, data)
+        fit = model.fit()
+        kernel = LmmKernel.from_design(model.design)
+        y = model.design.y.copy()
+        found[name] = {
+            "parse": timed(lambda item=item: blm.parse_formula(item.formula), 50),
+            "model": timed(lambda item=item, data=data: blm.model(item.formula, data), 50),
+            "kernel": timed(lambda model=model: LmmKernel.from_design(model.design), 50),
+            "whole": timed(lambda item=item, data=data: blm.model(item.formula, data).fit().vcov, 50),
+            "evaluation": timed(lambda kernel=kernel, fit=fit: criterion_and_gradient(fit.theta, kernel), 50),
+            "refit": timed(lambda fit=fit, y=y: fit.refit(y), 200),
+        }
+    return found
+
+
+def page(known: dict[str, Any]) -> str:
     """Return the page of documentation."""
-    clean, later = compilation()
-    body = table(problems, programs)
-    formulas = "\n".join(f"- {name}: `{PROBLEMS[name].formula}`" for name in problems)
+    clean, later = known["starts"]
+    rows = "\n".join(
+        f"| {name} | " + " | ".join(f"{part[key]:,.3f}" for key in PARTS) + " |"
+        for name, part in known["parts"].items()
+    )
+    formulas = "\n".join(f"- {name}: `{PROBLEMS[name].formula}`" for name in PROBLEMS)
     return f"""# Benchmarks
 
 Linear mixed models by REML, whole calls: formula and data frame in, fitted object with standard errors out. Median of
-{CALLS} calls after one to warm up, in milliseconds; in brackets how many times longer than bayeslmm in the same run.
-Peak memory is what the calls needed above the loaded data and libraries.
+{CALLS} calls after one to warm up, in milliseconds; in brackets how many times longer than bayeslmm. Peak memory is
+what the calls needed above the loaded data and libraries.
 
-{body}
+{table(known["problems"])}
 
-Made by `python tests/benchmarks/bench_kernel.py` on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}),
-Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} at the end: {versions(programs)}.
-lme-python is given strings and polars frames, lme4 a data frame read from CSV. A program gets {LIMIT:.0f} seconds for
-its {CALLS + 1} calls.
+A program that has used {BUDGET:.0f} seconds begins no further call (the number of calls is then given), and is stopped
+after {LIMIT:.0f} seconds. statsmodels' mixed model has one grouping factor. lme-python is given strings and polars
+frames, lme4 a data frame read from CSV.
+
+The formulas:
+
+{formulas}
+
+## Where a small call spends its time
+
+Milliseconds, median. *Model* is formula and data frame to design (columns of X by formulaic among it), *kernel* the
+cross-products and the symbolic step, *whole* everything including the search; *evaluation* is one criterion with its
+gradient, *refit* is `fit.refit(y)`, the same design with a new response.
+
+| problem | parse | model | kernel | whole | evaluation | refit |
+|---|---:|---:|---:|---:|---:|---:|
+{rows}
+
+## The first start
 
 Compiled code is cached on disk, so the first fit ever on a machine takes longer: import {clean[0]:.1f} s, first fit
 {clean[1]:.1f} s, second {1e3 * clean[2]:.1f} ms. In a later start: import {later[0]:.1f} s, first fit {later[1]:.2f} s,
 second {1e3 * later[2]:.1f} ms.
 
-The formulas:
+## How this was made
 
-{formulas}
+On {known["machine"]}:
+{known["versions"]}. The peers come with
+`uv sync --group bench`, lme4 with R. The commands of the published table, each alone on the machine:
+
+    python tests/benchmarks/bench_kernel.py nlschools sleepstudy Chem97 ScotsSec
+    python tests/benchmarks/bench_kernel.py InstEval
+    python tests/benchmarks/bench_kernel.py --programs=bayeslmm partly_crossed nested million
+    python tests/benchmarks/bench_kernel.py --starts
+
+Numbers of one row come from one run. The machine's speed itself changed between runs: the same fit of partly_crossed
+took 322 ms in one and 425 ms in another. "Not measured" is what it says.
 """
+
+
+PARTS = ("parse", "model", "kernel", "whole", "evaluation", "refit")
 
 
 def main(arguments: list[str]) -> None:
@@ -385,11 +471,17 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--one"]:
         print(json.dumps(one(*arguments[1:3])))
         return
-    problems = [name for name in arguments if not name.startswith("--")] or list(PROBLEMS)
-    text = page(problems, available())
-    print(text)
+    named = [name for name in arguments if name in PROBLEMS]
+    chosen = [name.partition("=")[2].split(",") for name in arguments if name.startswith("--programs=")]
+    programs = [name for name in available() if not chosen or name in chosen[0]]
+    known = measure(named, programs)
+    if not named and "--starts" not in arguments:
+        known = {**known, "problems": measure(list(PROBLEMS), programs)["problems"]}
+    print(table(known["problems"]))
     if "--no-write" not in arguments:
-        (ROOT / "docs" / "benchmarks.md").write_text(text)
+        RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+        if "starts" in known:
+            (ROOT / "docs" / "benchmarks.md").write_text(page(known))
 
 
 if __name__ == "__main__":
