@@ -1,8 +1,8 @@
 """Linear mixed models: whole calls of this package and its peers, by problem; writes docs/benchmarks.md.
 
 Run ``python tests/benchmarks/bench_kernel.py [problem ...]`` (all problems when none is named; ``--starts``: only
-the parts of a call and the first start; ``--programs=bayeslmm,mixedlm``: only these; ``--no-write``: print only). A pair
-of program and problem has a process of its own: data in memory, one call to warm up, then five whole calls (formula
+the parts of a call and the first start; ``--programs=bayeslmm,mixedlm``: only these; ``--no-write``: print only). A
+pair of program and problem has its own process: data in memory, one call to warm up, then five whole calls (formula
 and data frame in, fitted object with standard errors out), of which the median counts. A program begins no further call
 when `BUDGET` seconds are over, and is stopped at `LIMIT`. Peak memory is what the process needed above its state before
 the first call, data loaded. What was measured is kept in ``results_kernel.json`` beside this file, so that problems can
