@@ -241,10 +241,35 @@ FAMILIES: Mapping[str, FamilyRow] = MappingProxyType(
         ),
         "cumulative": FamilyRow(_PROBABILITY_LINKS, "threshold"),
         "t": FamilyRow(("identity", "log"), "sigma"),
+        "asymmetriclaplace": FamilyRow(("identity", "log", "inverse")),
+        "exgaussian": FamilyRow(("identity", "log", "inverse")),
+        "exponential": FamilyRow(("log", "identity", "inverse")),
+        "hurdle_gamma": FamilyRow(("log", "identity", "inverse")),
+        "hurdle_lognormal": FamilyRow(("identity", "log", "inverse")),
+        "hurdle_negativebinomial": FamilyRow(("log", "identity")),
+        "hurdle_poisson": FamilyRow(("log", "identity")),
+        "laplace": FamilyRow(("identity", "log", "inverse")),
+        "lognormal": FamilyRow(("identity", "log", "inverse")),
+        "sratio": FamilyRow(("logit", "probit", "cloglog"), "threshold"),
+        "vonmises": FamilyRow(("identity",)),
+        "weibull": FamilyRow(("log", "identity", "inverse")),
+        "zero_inflated_binomial": FamilyRow(("logit", "probit", "cloglog")),
+        "zero_inflated_negativebinomial": FamilyRow(("log", "identity")),
+        "zero_inflated_poisson": FamilyRow(("log", "identity")),
     }
 )
-COUNTS = ("poisson", "negativebinomial")
-PROPORTIONS = ("bernoulli", "binomial", "beta_binomial")
+"""Rows without parts are bambi's families for `sample()`: there is no `fit()` by Laplace for them."""
+PER_CATEGORY = ("categorical", "multinomial", "dirichlet_multinomial")
+COUNTS = (
+    "poisson",
+    "negativebinomial",
+    "hurdle_poisson",
+    "hurdle_negativebinomial",
+    "zero_inflated_poisson",
+    "zero_inflated_negativebinomial",
+)
+PROPORTIONS = ("bernoulli", "binomial", "beta_binomial", "zero_inflated_binomial")
+POSITIVE = ("gamma", "inverse_gaussian", "exponential", "lognormal", "weibull")
 
 
 @dataclass(frozen=True)
@@ -453,13 +478,17 @@ def check_response(family: Family, y: Array, trials: Array | None, name: str = "
                 f"{name} has one class only: every value is {y[0]:.0f}. There is nothing to estimate.\n"
                 "  Was a filter applied to the rows, or the response coded the wrong way?"
             )
-    elif family.name in ("gamma", "inverse_gaussian"):
+    elif family.name in POSITIVE:
         remedy = "A two-part model (whether, and how much if at all) or a small constant added are the usual ways out."
         _refuse(y <= 0, y, f"{name} must be positive", of_family, remedy)
     elif family.name == "beta":
         remedy = "Shrink the ends, for example (y (n - 1) + 0.5) / n, or model 0 and 1 apart."
         _refuse((y <= 0) | (y >= 1), y, f"{name} must lie strictly between 0 and 1", of_family, remedy)
-    elif family.name == "cumulative":
+    elif family.name in ("hurdle_gamma", "hurdle_lognormal"):
+        _refuse(y < 0, y, f"{name} must be zero or positive", of_family, "A hurdle family has no values below zero.")
+    elif family.name == "vonmises":
+        _refuse(np.abs(y) > np.pi, y, f"{name} must be angles between -pi and pi", of_family, "Are they in degrees?")
+    elif family.name in ("cumulative", "sratio"):
         _check_categories(y, name)
 
 
@@ -531,6 +560,11 @@ def as_family(family: str | Family, link: str | None = None) -> Family:
         return family if link is None else as_family(family.name, link)
     name = str(family).strip().lower()
     name = ALIASES.get(name, name)
+    if name in PER_CATEGORY:
+        raise FormulaError(
+            f"the family {name!r} needs a linear predictor for each category, and a formula here has one.\n"
+            "  Ordered categories: family='cumulative' or 'sratio'. Otherwise: bambi, or a binary model per category."
+        )
     if name not in DEFAULT_LINKS:
         hint = did_you_mean(name, [*DEFAULT_LINKS, *ALIASES])
         raise FormulaError(f"there is no family {family!r}.\n  Families: {listing(DEFAULT_LINKS, 40)}. {hint}".rstrip())

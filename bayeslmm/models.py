@@ -239,6 +239,31 @@ class Model:
 
         return prior_predictive(self, draws=draws, seed=seed)
 
+    def plot_prior_predictive(self, draws: int = 100, *, seed: int | None = None) -> Any:
+        """Draw responses the priors expect, before any data are seen.
+
+        Parameters
+        ----------
+        draws : int, default 100
+            How many data sets.
+        seed : int, optional
+            Makes the draws reproducible.
+
+        Returns
+        -------
+        PlotCollection
+            ArviZ's plot.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> plot = m.plot_prior_predictive(draws=20, seed=1)
+        """
+        from bayeslmm.bayes.simulation import plot_prior_predictive
+
+        return plot_prior_predictive(self, draws=draws, seed=seed)
+
     def to_pymc(self) -> pm.Model:
         """Return the textbook hierarchical model in PyMC, ready to be read, drawn and edited.
 

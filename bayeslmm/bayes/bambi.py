@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm.bayes.priors import Prior, Priors, as_prior, is_correlated, is_homogeneous
 from bayeslmm.errors import FormulaError
+from bayeslmm.families import COUNTS
 
 if TYPE_CHECKING:
     import bambi
@@ -45,7 +46,7 @@ def bambi_family(family: Family) -> bambi.Family:
 
 
 def auxiliary_defaults(family: Family) -> dict[str, Prior]:
-    """Return bambi's default priors of a family's further parameters, sigma apart.
+    """Return bambi's default priors of a family's further parameters.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def auxiliary_defaults(family: Family) -> dict[str, Prior]:
         By parameter, in alphabetical order.
     """
     defaults = bambi_family(family).default_priors
-    return {name: as_prior(prior, name) for name, prior in sorted(defaults.items()) if name != "sigma"}
+    return {name: as_prior(prior, name) for name, prior in sorted(defaults.items())}
 
 
 def add_bambi_response(design: Design, family: Family, priors: Priors, eta: TensorVariable) -> None:
@@ -85,7 +86,7 @@ def add_bambi_response(design: Design, family: Family, priors: Priors, eta: Tens
     if priors.sigma is not None:
         kwargs["sigma"] = random_scalar("sigma", priors.sigma)
     for name, prior in priors.aux.items():
-        kwargs[name] = thresholds(design, prior) if name == "threshold" else random_scalar(name, prior)
+        kwargs[name] = thresholds(design, family, prior) if name == "threshold" else random_scalar(name, prior)
     if design.weights is not None:
         if family.name != "t":
             raise FormulaError(
@@ -121,25 +122,27 @@ def observed_values(design: Design, family: Family) -> NDArray[np.generic]:
     if family.name in BINOMIAL:
         trials = np.ones_like(y) if design.trials is None else np.asarray(design.trials)
         return np.column_stack([np.round(y * trials), trials]).astype(np.int64)
-    if family.name in ("bernoulli", "poisson", "negativebinomial", "cumulative", "sratio", "categorical"):
+    if family.name in ("bernoulli", "cumulative", "sratio", *COUNTS):
         return y.astype(np.int64)
     return y
 
 
-def thresholds(design: Design, prior: Prior) -> TensorVariable:
-    """Add ordered thresholds between the categories of the response.
+def thresholds(design: Design, family: Family, prior: Prior) -> TensorVariable:
+    """Add thresholds between the categories of the response, increasing in a cumulative model.
 
     Parameters
     ----------
     design : Design
         Its categories.
+    family : Family
+        Cumulative, or stopping ratio.
     prior : Prior
         Normal; spread over the categories when its mean is one number.
 
     Returns
     -------
     TensorVariable (C - 1,)
-        Increasing thresholds.
+        Thresholds.
     """
     import pymc as pm
 
@@ -148,10 +151,9 @@ def thresholds(design: Design, prior: Prior) -> TensorVariable:
     if np.ptp(mu) == 0 and count > 1:
         mu = mu + np.linspace(-2.0, 2.0, count)
     sigma = float(np.asarray(prior.args.get("sigma", 1.0)).ravel()[0])
-    return pm.Normal(
-        "threshold", mu=mu, sigma=sigma, shape=count, transform=pm.distributions.transforms.ordered,
-        initval=np.linspace(-1.0, 1.0, count),
-    )  # fmt: skip
+    # Thresholds of a stopping ratio need not increase.
+    ordered = {"transform": pm.distributions.transforms.ordered} if family.name == "cumulative" else {}
+    return pm.Normal("threshold", mu=mu, sigma=sigma, shape=count, initval=np.linspace(-1.0, 1.0, count), **ordered)
 
 
 # --- new responses, log densities ----------------------------------------------------------------------------------
@@ -195,6 +197,10 @@ def category_probabilities(post: Posterior, eta: NDArray[np.float64], chosen: ND
     """
     limits = post.draws("threshold")[chosen][:, None, :]
     below = post.response.inverse_link(limits - eta[:, :, None])
+    if post.response.name == "sratio":  # stops at k, not having stopped before
+        going = np.cumprod(1 - below, axis=2)
+        before = np.concatenate([np.ones((*eta.shape, 1)), going[:, :, :-1]], axis=2)
+        return np.concatenate([below * before, going[:, :, -1:]], axis=2)
     edges = np.concatenate([np.zeros((*eta.shape, 1)), below, np.ones((*eta.shape, 1))], axis=2)
     return np.diff(edges, axis=2)
 
@@ -223,14 +229,121 @@ def simulate_bambi(
         Responses; proportions where there are trials.
     """
     family = post.response
-    if family.name == "cumulative":
+    if family.parameter == "threshold":
         cumulated = category_probabilities(post, eta, chosen).cumsum(axis=2)[:, :, :-1]
         return (rng.random(eta.shape)[:, :, None] > cumulated).sum(axis=2).astype(np.float64)
     mu = family.inverse_link(eta)
     if family.name == "t":
         return mu + student_scale(post, design, chosen) * rng.standard_t(post.draws("nu")[chosen, None], size=eta.shape)
+    if family.row.draw is None:
+        import pymc as pm
+
+        drawn = pm.draw(row_distribution(post, design, mu, chosen), random_seed=rng, mode="FAST_COMPILE")
+        return np.asarray(drawn, dtype=np.float64) / (1.0 if design.trials is None else design.trials)
     size = 1.0 if design.trials is None else design.trials
     return family.draw(rng, mu, response_arguments(post, chosen), size)
+
+
+def row_distribution(
+    post: Posterior, design: Design, mu: NDArray[np.float64], chosen: NDArray[np.intp]
+) -> TensorVariable:
+    """Return PyMC's distribution of every draw and row, for families that only bambi has.
+
+    Parameters
+    ----------
+    post : Posterior
+        Draws of the further parameters.
+    design : Design
+        Trials.
+    mu : ndarray (S, n)
+        The mean, or what bambi's family has in its place.
+    chosen : ndarray (S,)
+        Positions of the draws.
+
+    Returns
+    -------
+    TensorVariable (S, n)
+        A random variable outside any model.
+    """
+    from bambi.backend.utils import get_distribution_from_likelihood
+
+    theirs = bambi_family(post.response)
+    kwargs: dict[str, Any] = {theirs.likelihood.parent: mu}
+    for name in further_parameters(post):
+        kwargs[name] = np.broadcast_to(post.draws(name)[chosen, None], mu.shape)
+    if post.response.name in BINOMIAL:
+        trials = np.ones(mu.shape[1]) if design.trials is None else design.trials
+        kwargs["observed"] = np.column_stack([np.zeros(mu.shape[1]), trials]).astype(np.int64)
+    rearrange = getattr(theirs, "transform_backend_kwargs", None)
+    if rearrange is not None:
+        kwargs = rearrange(kwargs)
+    kwargs.pop("observed", None)
+    return get_distribution_from_likelihood(theirs.likelihood).dist(**kwargs)
+
+
+def further_parameters(post: Posterior) -> tuple[str, ...]:
+    """Return the names of the parameters a family has beside its mean.
+
+    Parameters
+    ----------
+    post : Posterior
+        A posterior.
+
+    Returns
+    -------
+    tuple of str
+        Sigma first.
+    """
+    return tuple(dict.fromkeys([*(("sigma",) if post.priors.sigma is not None else ()), *post.priors.aux]))
+
+
+def expected_response(post: Posterior, mu: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the mean of the response where a family's parameter `mu` is not the mean.
+
+    Parameters
+    ----------
+    post : Posterior
+        Draws of the further parameters.
+    mu : ndarray (S, n)
+        Inverse link of the linear predictor.
+    chosen : ndarray (S,)
+        Positions of the draws.
+
+    Returns
+    -------
+    ndarray (S, n)
+        Expected responses.
+    """
+    name = post.response.name
+    if name not in MEANS:
+        return mu
+    own = {key: post.draws(key)[chosen, None] for key in further_parameters(post)}
+    return MEANS[name](mu, own)
+
+
+def _asymmetric_laplace_mean(mu: NDArray[np.float64], p: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    return mu - (p["kappa"] - 1 / p["kappa"]) / p["b"]
+
+
+def _hurdle_negative_binomial_mean(
+    mu: NDArray[np.float64], p: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    return p["psi"] * mu / -np.expm1(-p["alpha"] * np.log1p(mu / p["alpha"]))
+
+
+MEANS: Mapping[str, Callable[..., NDArray[np.float64]]] = {
+    "asymmetriclaplace": _asymmetric_laplace_mean,
+    "exgaussian": lambda mu, p: mu + p["nu"],
+    "hurdle_gamma": lambda mu, p: p["psi"] * mu,
+    "hurdle_lognormal": lambda mu, p: p["psi"] * np.exp(mu + p["sigma"] ** 2 / 2),
+    "hurdle_negativebinomial": _hurdle_negative_binomial_mean,
+    "hurdle_poisson": lambda mu, p: p["psi"] * mu / -np.expm1(-mu),
+    "lognormal": lambda mu, p: np.exp(mu + p["sigma"] ** 2 / 2),
+    "zero_inflated_binomial": lambda mu, p: p["psi"] * mu,
+    "zero_inflated_negativebinomial": lambda mu, p: p["psi"] * mu,
+    "zero_inflated_poisson": lambda mu, p: p["psi"] * mu,
+}
+"""Means of families whose parameter `mu` is another quantity; psi is the probability of not being a structural zero."""
 
 
 def student_scale(post: Posterior, design: Design, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -277,7 +390,7 @@ def log_density_bambi(
         Log densities.
     """
     family, y = post.response, np.asarray(design.y)
-    if family.name == "cumulative":
+    if family.parameter == "threshold":
         probabilities = category_probabilities(post, eta, chosen)
         codes = y.astype(np.intp)[None, :, None]
         return np.log(np.take_along_axis(probabilities, np.broadcast_to(codes, (*eta.shape, 1)), axis=2)[:, :, 0])
@@ -287,6 +400,13 @@ def log_density_bambi(
 
         scale = student_scale(post, design, chosen)
         return np.asarray(t.logpdf(y, post.draws("nu")[chosen, None], loc=mu, scale=scale))
+    if family.row.loglik is None:
+        import pymc as pm
+
+        values = observed_values(design, family)
+        values = values[:, 0] if values.ndim == 2 else values
+        rows = row_distribution(post, design, mu, chosen)
+        return np.asarray(pm.logp(rows, np.broadcast_to(values, mu.shape)).eval(mode="FAST_COMPILE"))
     size = 1.0 if design.trials is None else design.trials
     return family.loglik(y, mu, response_arguments(post, chosen), size)
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.bayes.priors import FAMILIES, Prior, Priors, has_intercept, is_correlated, is_homogeneous
+from bayeslmm.bayes.priors import (
+    FAMILIES,
+    JOINT,
+    Prior,
+    Priors,
+    column_scale,
+    effect_scale,
+    has_intercept,
+    is_correlated,
+    is_homogeneous,
+)
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -49,6 +59,7 @@ def build_pymc_model(design: Design, family: Family, priors: Priors, *, centred:
     import pymc as pm
 
     with pm.Model(coords=model_coords(design)) as model:
+        add_joint_shares(design, family, priors)
         eta = fixed_part(design, priors)
         for factor in design.factors:
             eta = eta + group_part(design, factor, priors, centred=factor.name in centred)
@@ -124,7 +135,9 @@ def fixed_part(design: Design, priors: Priors) -> TensorVariable:
     X = design.X[:, is_slope]
     by_name = dict(zip(names, priors.coefficients, strict=True))
     slopes = None
-    if is_slope.any():
+    if any(prior.name in JOINT for prior in priors.coefficients):
+        slopes = joint_slopes(design, X, next(prior for prior in priors.coefficients if prior.name in JOINT))
+    elif is_slope.any():
         chosen = [name for name in names if name != "Intercept"]
         slopes = random_vector("slopes", [f"beta[{name}]" for name in chosen], [by_name[n] for n in chosen], "slope")
     if not has_intercept(design):
@@ -235,6 +248,122 @@ def shared_parameters(priors: Sequence[Prior]) -> dict[str, NDArray[np.float64]]
     return parameters
 
 
+# --- joint priors --------------------------------------------------------------------------------------------------
+
+
+def add_joint_shares(design: Design, family: Family, priors: Priors) -> None:
+    """Add what the parameters of a joint prior share: sigma, and for R2D2M2 the explained variance and its shares.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    family : Family
+        Response family.
+    priors : Priors
+        Every prior.
+
+    References
+    ----------
+    Aguilar & Bürkner (2023), *Electronic Journal of Statistics* 17(1), section 3.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    joint = next((entry.prior for entry in priors if entry.prior.name in JOINT), None)
+    if joint is None:
+        return
+    one_sigma = family.is_gaussian_identity and priors.sigma is not None
+    sigma = random_scalar("sigma", priors.sigma) if one_sigma and priors.sigma is not None else pt.constant(1.0)
+    if joint.name != "R2D2M2":
+        pm.Deterministic("joint_scale", sigma)
+        return
+    count = sum(entry.prior.name in JOINT for entry in priors)
+    mean, precision = double(joint.args["mean_R2"]), double(joint.args["prec_R2"])
+    explained = pm.Beta("R2", alpha=mean * precision, beta=(1 - mean) * precision)
+    if count == 1:
+        shares = pt.ones(1)
+    else:
+        shares = pm.Dirichlet("R2_shares", a=np.full(count, float(joint.args["concentration"])))
+    pm.Deterministic("joint_scale", sigma * pt.sqrt(shares * explained / (1 - explained)))
+
+
+def joint_slopes(design: Design, X: NDArray[np.float64], prior: Prior) -> TensorVariable:
+    """Add slopes under a joint prior, standardised.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    X : ndarray (n, m)
+        Columns of the slopes.
+    prior : Prior
+        R2D2M2 or the regularised horseshoe.
+
+    Returns
+    -------
+    TensorVariable (m,)
+        Slopes in units of the data.
+
+    References
+    ----------
+    Piironen & Vehtari (2017), *Electronic Journal of Statistics* 11(2), equation 2.8.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    width = np.array([column_scale(column, design)[0] for column in X.T])
+    standard = pm.Normal("z_slopes", mu=0.0, sigma=1.0, dims="slope")
+    common = pm.modelcontext(None)["joint_scale"]
+    if prior.name == "R2D2M2":
+        scale = common[: X.shape[1]]
+    else:
+        a = {key: double(value) for key, value in prior.args.items()}
+        tau = pm.HalfStudentT("horseshoe_global", nu=a["df_global"], sigma=a["scale_global"])
+        local = pm.HalfStudentT("horseshoe_local", nu=a["df_local"], sigma=double(1.0), dims="slope")
+        half = 0.5 * a["df_slab"]
+        slab = pm.InverseGamma("horseshoe_slab", alpha=half, beta=half * a["scale_slab"] ** 2)
+        scale = common * tau * local * pt.sqrt(slab / (slab + (tau * local) ** 2))
+    return pm.Deterministic("slopes", standard * scale / width, dims="slope")
+
+
+def shared_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:
+    """Return the standard deviations of a factor's effects under R2D2M2: their shares of the explained variance.
+
+    Parameters
+    ----------
+    design : Design
+        The design.
+    name : str
+        The grouping factor.
+    terms : sequence of (int, GroupTerm)
+        Its random terms with their positions.
+    priors : Priors
+        Every prior.
+
+    Returns
+    -------
+    TensorVariable (K,)
+        One standard deviation per effect.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    common = pm.modelcontext(None)["joint_scale"]
+    joint = [entry for entry in priors if entry.prior.name in JOINT]
+    parts = []
+    for i, term in terms:
+        own = [entry for entry in priors if entry.kind == "sd" and entry.term == i]
+        for position, column in enumerate(term.Z.T):
+            entry = own[0 if is_homogeneous(term) else position]
+            if entry.prior.name not in JOINT:
+                parts.append(random_scalar(f"{entry.name}_own", entry.prior))
+                continue
+            at = next(k for k, candidate in enumerate(joint) if candidate is entry)
+            parts.append(common[at] / effect_scale(column, design)[0])
+    return pm.Deterministic(f"sd_{name}", pt.stack(parts), dims=f"{name}_effect")
+
+
 # --- group effects -------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +391,7 @@ def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool)
 
     name = factor.name
     terms = [(i, design.terms[i]) for i in factor.term_indices]
-    sd = factor_sds(name, terms, priors)
+    sd = factor_sds(design, name, terms, priors)
     root = factor_root(name, terms, priors)
     dims = (name, f"{name}_effect")
     scaled_root = None if root is None else sd[:, None] * root
@@ -281,11 +410,13 @@ def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool)
     return (effects[factor.codes] * factor.Z).sum(axis=-1)
 
 
-def factor_sds(name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:
+def factor_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:
     """Add the standard deviations of a factor's effects.
 
     Parameters
     ----------
+    design : Design
+        The design.
     name : str
         The grouping factor.
     terms : sequence of (int, GroupTerm)
@@ -301,6 +432,8 @@ def factor_sds(name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors
     import pymc as pm
     import pytensor.tensor as pt
 
+    if any(prior.name in JOINT for i, _ in terms for prior in priors.sd(i)):
+        return shared_sds(design, name, terms, priors)
     if not any(is_homogeneous(term) for _, term in terms):
         effects = [effect for _, term in terms for effect in term.effects]
         flat = [prior for i, _ in terms for prior in priors.sd(i)]
@@ -439,7 +572,8 @@ def add_response(design: Design, family: Family, priors: Priors, eta: TensorVari
 
     if family.is_gaussian_identity:
         assert priors.sigma is not None
-        sigma = random_scalar("sigma", priors.sigma)
+        existing = pm.modelcontext(None).named_vars.get("sigma")
+        sigma = random_scalar("sigma", priors.sigma) if existing is None else existing
         scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
         pm.Normal("y", mu=eta, sigma=scale, observed=design.y, dims=obs_dim(design))
         return

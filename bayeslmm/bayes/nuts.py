@@ -15,6 +15,7 @@ from bayeslmm.bayes.latent import build_pymc_model, term_sizes
 from bayeslmm.bayes.marginal import available_cores, keep_complete
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.errors import MissingDependencyError, SamplingError, did_you_mean, listing
+from bayeslmm.families import check_response
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -98,6 +99,8 @@ def sample_latent(
         If the sampler is not installed, with the command that installs it.
     """
     check_sampler(sampler)
+    if design.y is not None:
+        check_response(family, np.asarray(design.y, dtype=np.float64), design.trials, repr(design.response_name))
     began = time.perf_counter()
     centred = choose_centred(design, family) if centred is None else tuple(centred)
     model = build_pymc_model(design, family, priors, centred=centred)
@@ -280,7 +283,7 @@ def relabel(tree: xr.DataTree, design: Design, priors: Priors, wanted: int) -> t
     names = ["beta"]
     for factor in design.factors:
         names += [f"sd_{factor.name}", f"corr_{factor.name}", f"b_{factor.name}"]
-    names += ["sigma", *priors.aux]
+    names += ["sigma", *priors.aux, "R2"]
     kept = [name for name in dict.fromkeys(names) if name in posterior]
     statistics = tree["sample_stats"].to_dataset()
     found = {ours: np.asarray(statistics[theirs].values) for theirs, ours in STATISTICS.items() if theirs in statistics}

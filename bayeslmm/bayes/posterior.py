@@ -387,10 +387,15 @@ class Posterior(Fit):
     ) -> NDArray[np.float64]:
         """Return posterior draws of the expected response (S, n). See `linpred_draws`."""
         eta = self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
-        return self._expected(eta)
+        return self._expected(eta, self._chosen(draws))
 
-    def _expected(self, eta: NDArray[np.float64]) -> NDArray[np.float64]:
-        return eta if self.response.link == "identity" else self.response.inverse_link(eta)
+    def _expected(self, eta: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        mu = eta if self.response.link == "identity" else self.response.inverse_link(eta)
+        if self.response.row.loglik is not None:
+            return mu
+        from bayeslmm.bayes.bambi import expected_response
+
+        return expected_response(self, mu, chosen)
 
     def predictive_draws(
         self,
@@ -463,7 +468,7 @@ class Posterior(Fit):
         rng = np.random.default_rng(None if seed is None else [seed, 1])
         for part in row_chunks(design, max(1, CHUNK_NUMBERS // len(chosen))):
             eta = self._linear(part, chosen, new_levels, include, seed)
-            expected = self._expected(eta)
+            expected = self._expected(eta, chosen)
             spread = simulate(self, part, eta, chosen, rng) if interval == "prediction" else expected
             if interval is None:
                 parts.append(expected.mean(axis=0)[None])

@@ -62,7 +62,28 @@ FAMILIES: Mapping[str, PriorFamily] = {
 """Families the exact engine knows. `SqrtInverseGamma` is a standard deviation whose square is inverse gamma, that is,
 BUGS' gamma prior on the precision."""
 
+JOINT: Mapping[str, PriorFamily] = {
+    "R2D2M2": PriorFamily(
+        -1, ("mean_R2", "prec_R2", "concentration"), ("mean_R2", "prec_R2", "concentration"), "joint"
+    ),
+    "RegularisedHorseshoe": PriorFamily(
+        -2, ("scale_global", "df_global", "df_local", "scale_slab", "df_slab"),
+        ("scale_global", "df_global", "df_local", "scale_slab", "df_slab"), "joint",
+    ),
+}  # fmt: skip
+"""Priors of many coefficients together. `R2D2M2` shares the explained variance out among all slopes and group SDs
+(Aguilar & Bürkner 2023); `RegularisedHorseshoe` shrinks most slopes to nearly zero and lets a few escape to a slab
+(Piironen & Vehtari 2017). Scales are per SD of the column, in units of sigma (of the link without one)."""
+
 DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "R2D2M2": {"mean_R2": 0.5, "prec_R2": 2.0, "concentration": 0.5},
+    "RegularisedHorseshoe": {
+        "scale_global": 0.1,
+        "df_global": 1.0,
+        "df_local": 1.0,
+        "scale_slab": 2.0,
+        "df_slab": 4.0,
+    },
     "Normal": {"mu": 0.0, "sigma": 1.0},
     "StudentT": {"mu": 0.0, "sigma": 1.0},
     "Laplace": {"mu": 0.0},
@@ -277,11 +298,12 @@ def checked(prior: Prior, where: str, support: str | None = None) -> Prior:
     prior = replace_name(prior, ALIASES.get(prior.name, prior.name))
     if prior.dist is not None:
         return prior
-    if prior.name not in FAMILIES:
+    if prior.name not in FAMILIES and prior.name not in JOINT:
         _check_pymc_knows(prior, where)
         return prior
-    family = FAMILIES[prior.name]
-    _check_support(prior, family, where, support)
+    family = JOINT[prior.name] if prior.name in JOINT else FAMILIES[prior.name]
+    if prior.name in FAMILIES:
+        _check_support(prior, family, where, support)
     args = {key: _as_float(value, prior, key, where) for key, value in canonical(prior.name, prior.args).items()}
     args = {**DEFAULTS.get(prior.name, {}), **args}
     for key in args:
@@ -296,6 +318,8 @@ def checked(prior: Prior, where: str, support: str | None = None) -> Prior:
             raise PriorError(f"the prior of {where!r} is {prior!r}: parameter {key!r} of {prior.name} is missing.")
         if key in family.positive and not args[key] > 0:
             raise PriorError(f"the prior of {where!r} is {prior!r}: {key} must be above 0.")
+    if prior.name == "R2D2M2" and not args["mean_R2"] < 1:
+        raise PriorError(f"the prior of {where!r} is {prior!r}: mean_R2 must be below 1.")
     if prior.name == "Uniform" and not args["lower"] < args["upper"]:
         raise PriorError(f"the prior of {where!r} is {prior!r}: lower must be below upper.")
     if prior.name == "Uniform" and support == "positive" and args["lower"] < 0:
@@ -324,11 +348,11 @@ def replace_name(prior: Prior, name: str) -> Prior:
 def _check_pymc_knows(prior: Prior, where: str) -> None:
     from importlib.util import find_spec
 
-    known = FAMILIES
+    known = {**FAMILIES, **JOINT}
     if find_spec("pymc") is not None:
         import pymc as pm
 
-        known = dict.fromkeys(pm.distributions.__all__, FAMILIES["Flat"]) | dict(FAMILIES)
+        known = dict.fromkeys(pm.distributions.__all__, FAMILIES["Flat"]) | known
     if prior.name not in known:
         hint = did_you_mean(prior.name, known)
         raise PriorError(
@@ -727,12 +751,19 @@ def response_scale(design: Design, family: Family) -> tuple[float, float, ScaleW
         If the response is constant.
     """
     rows = design.condensed
-    mean, spread = design.moments(np.asarray(rows.y, dtype=np.float64))
+    y = np.asarray(rows.y, dtype=np.float64)
+    mean, spread = design.moments(y)
+    logged = "lognormal" in family.name
+    if logged and np.any(y > 0):
+        logs = np.log(y[y > 0])
+        mean, spread = float(logs.mean()), float(logs.std(ddof=1)) if len(logs) > 1 else 0.0
     shift = 0.0 if rows.offset is None else design.moments(rows.offset)[0]
     if family.link == "identity":
         if not spread > 0:
             raise DataError("the response is constant: its scale, from which default priors are made, is zero.")
-        return mean - shift, spread, ScaleWords("mean(y)" if shift == 0 else "mean(y - offset)", "SD(y)")
+        name = "log y" if logged else "y"
+        centre = f"mean({name})" if shift == 0 else f"mean({name} - offset)"
+        return mean - shift, spread, ScaleWords(centre, f"SD({name})")
     if family.link == "log":
         return (np.log(mean) if mean > 0 else 0.0) - shift, 1.0, ScaleWords("log mean(y)", "units of the log mean")
     return 0.0 - shift, 1.0, ScaleWords("0", f"units of the {family.link}")
@@ -827,13 +858,25 @@ def is_correlated(term: GroupTerm) -> bool:
 
 
 def _scale_entries(family: Family, scale: float, word: str) -> Iterator[PriorEntry]:
-    if family.name in ("gaussian", "t"):
+    if family.name in WITH_SIGMA:
         yield PriorEntry("sigma", "sigma", Prior("HalfStudentT", nu=GROUP_DF, sigma=scale), word)
     if family.name not in ("gaussian", "bernoulli", "binomial", "poisson"):
         from bayeslmm.bayes.bambi import auxiliary_defaults
 
         for name, prior in auxiliary_defaults(family).items():
+            if name == "sigma" and family.name in WITH_SIGMA:
+                continue
+            power = IN_UNITS_OF_Y.get((family.name, name))
+            if power is not None and family.link == "identity":
+                half = Prior("HalfStudentT", nu=GROUP_DF, sigma=scale**power)
+                yield PriorEntry(name, "aux", half, word if power > 0 else f"1 / {word}")
+                continue
             yield PriorEntry(name, "aux", as_prior(prior, name), "bambi's default")
+
+
+WITH_SIGMA = ("gaussian", "t", "exgaussian", "lognormal", "hurdle_lognormal")
+IN_UNITS_OF_Y = {("laplace", "b"): 1, ("exgaussian", "nu"): 1, ("asymmetriclaplace", "b"): -1}
+"""Further parameters in units of the response, and to which power."""
 
 
 # --- what the user said --------------------------------------------------------------------------------------------
@@ -888,10 +931,24 @@ def _apply(entries: list[PriorEntry], keys: Mapping[str, tuple[int, tuple[int, .
     prior = as_prior(value, key)
     if "|" in key:
         prior = _spread_of(prior, key)
+    if prior.name in JOINT:
+        _apply_joint(entries, key, prior)
+        return
     support = {"sd": "positive", "corr": "correlation", "sigma": "positive", "aux": None}
     for prior_i, i in zip(_split(prior, len(positions), key), positions, strict=True):
         wanted = support.get(entries[i].kind, "real")
         entries[i] = replace(entries[i], prior=checked(prior_i, key, wanted), note="given")
+
+
+def _apply_joint(entries: list[PriorEntry], key: str, prior: Prior) -> None:
+    """Give a joint prior to all slopes, and R2D2M2 to all group SDs too."""
+    kinds = ("coefficient", "sd") if prior.name == "R2D2M2" else ("coefficient",)
+    if key != "beta":
+        raise PriorError(f"{prior.name} is a prior of all slopes together: give it for 'beta', not for {key!r}.")
+    prior = checked(prior, key)
+    for i, entry in enumerate(entries):
+        if entry.kind in kinds:
+            entries[i] = replace(entry, prior=prior, note="given, jointly")
 
 
 def _spread_of(prior: Prior, key: str) -> Prior:

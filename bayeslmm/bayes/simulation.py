@@ -241,6 +241,8 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
 
     from bayeslmm.datatree import posterior_dataset
 
+    if needs_pymc(model):
+        return prior_predictive_by_pymc(model, draws, seed)
     found = prior_draws(model.design, model.family, model.priors, draws, seed)
     warn_if_absurd(found.y, np.asarray(model.design.y))
     wide = {name: value[None] for name, value in found.corr.items() if value.shape[1] > 1}
@@ -258,6 +260,89 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
     )
     observed = xr.Dataset({"y": (("obs",), model.design.y)}, coords={"obs": rows})
     return xr.DataTree.from_dict({"prior": prior, "prior_predictive": predictive, "observed_data": observed})
+
+
+def needs_pymc(model: Model) -> bool:
+    """Return whether only PyMC can draw from a model's prior: joint or rare priors, or a family that only bambi has.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+
+    Returns
+    -------
+    bool
+        False where numpy does it without compiling.
+    """
+    priors = [entry.prior for entry in model.priors if entry.kind != "corr"]
+    drawable = (prior.name in (*RANDOM, "Flat", "HalfFlat") and prior.dist is None for prior in priors)
+    return model.family.row.draw is None or not all(drawable)
+
+
+def prior_predictive_by_pymc(model: Model, draws: int, seed: int | None) -> xr.DataTree:
+    """Return draws from the prior of the PyMC model, in the groups `prior_predictive` returns.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    draws : int
+        How many.
+    seed : int or None
+        Makes the draws reproducible.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups `prior`, `prior_predictive` and `observed_data`.
+
+    Raises
+    ------
+    PriorError
+        If a prior is flat.
+    """
+    import pymc as pm
+    import xarray as xr
+
+    for entry in model.priors:
+        if entry.prior.name in ("Flat", "HalfFlat"):
+            random_values(entry.prior, entry.name, np.random.default_rng(), 1)
+    with model.to_pymc():
+        tree = pm.sample_prior_predictive(draws, random_seed=seed)
+    rows = np.asarray(model.design.rows)
+    y = np.asarray(tree["prior_predictive"]["y"].values, dtype=np.float64)
+    if model.design.trials is not None:
+        y = y / model.design.trials
+    warn_if_absurd(y[0], np.asarray(model.design.y))
+    coords = {"chain": [0], "draw": np.arange(draws), "obs": rows}
+    predictive = xr.Dataset({"y": (("chain", "draw", "obs"), y)}, coords=coords)
+    observed = xr.Dataset({"y": (("obs",), model.design.y)}, coords={"obs": rows})
+    prior = tree["prior"].to_dataset()
+    return xr.DataTree.from_dict({"prior": prior, "prior_predictive": predictive, "observed_data": observed})
+
+
+def plot_prior_predictive(model: Model, draws: int = 100, seed: int | None = None) -> Any:
+    """Draw responses the prior expects beside the observed ones, by ArviZ.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    draws : int, default 100
+        How many data sets.
+    seed : int, optional
+        Makes the draws reproducible.
+
+    Returns
+    -------
+    PlotCollection
+        The plot.
+    """
+    import arviz_plots as azp
+
+    tree = prior_predictive(model, draws=draws, seed=seed)
+    return azp.plot_prior_predictive(tree, num_samples=draws, backend="matplotlib")
 
 
 def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64]) -> None:

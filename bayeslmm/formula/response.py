@@ -17,7 +17,7 @@ from bayeslmm.formula.syntax import Call, parse_syntax, render
 
 Floats = NDArray[np.float64]
 
-COUNTED = ("binomial", "beta_binomial")
+COUNTED = ("binomial", "beta_binomial", "zero_inflated_binomial")
 CATEGORICAL = ("cumulative", "sratio", "cratio", "acat", "categorical")
 
 
