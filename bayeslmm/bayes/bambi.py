@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.bayes.priors import Prior, Priors, as_prior, is_correlated, is_homogeneous
+from bayeslmm.bayes.priors import JOINT, Prior, Priors, as_prior, is_correlated, is_homogeneous
 from bayeslmm.errors import FormulaError
 from bayeslmm.families import COUNTS
 
@@ -505,7 +505,14 @@ def bambi_prior(prior: Prior) -> bambi.Prior:
     -------
     bambi.Prior
         bambi's.
+
+    Raises
+    ------
+    FormulaError
+        If bambi has no such prior.
     """
     import bambi
 
+    if prior.name in JOINT or prior.name == "SqrtInverseGamma":
+        raise FormulaError(f"bambi cannot express the prior {prior!r}; use to_pymc().")
     return bambi.Prior(prior.name, auto_scale=False, dist=prior.dist, **prior.args)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import PriorError
+from bayeslmm.errors import FormulaError, PriorError
 
 COUNT = 12
 
@@ -57,6 +57,11 @@ def test_a_joint_prior_goes_to_the_latent_engine_and_is_for_all_slopes():
         model_with(blm.Prior("RegularisedHorseshoe", scale=1))
     with pytest.raises(PriorError, match="Did you mean"):
         model_with(blm.Prior("R2D2M3"))
+
+
+def test_bambi_does_not_get_a_joint_prior():
+    with pytest.raises(FormulaError, match="bambi cannot express the prior R2D2M2"):
+        model_with(blm.Prior("R2D2M2")).to_bambi()
 
 
 @pytest.mark.slow
