@@ -247,8 +247,8 @@ def variance_partition(post: Posterior) -> pd.DataFrame:
     """
     parts = {}
     covariances = post.effect_covariances()
-    for factor in post.design.factors:
-        second_moment = factor.Z.T @ factor.Z / len(factor.Z)
+    for factor in post.design.condensed.factors:
+        second_moment = factor.Z.T @ factor.Z / post.design.n
         parts[factor.name] = np.einsum("skl,kl->s", covariances[factor.name], second_moment)
     if "sigma" in post.data["posterior"].data_vars:
         weights = post.design.weights

@@ -636,6 +636,70 @@ class Posterior(Fit):
         parts = self.variance_partition()
         return parts.div(parts.sum(axis=1), axis=0)
 
+    def r2(self) -> pd.DataFrame:
+        """Return draws (S, 2) of Nakagawa's R², columns `marginal` and `conditional`; the word of a REML fit.
+
+        Returns
+        -------
+        DataFrame
+            Between 0 and 1. See `bayeslmm.bayes.tidy.r2`.
+        """
+        from bayeslmm.bayes.tidy import r2
+
+        return r2(self)
+
+    def residuals(self, kind: Literal["raw", "pearson"] = "raw") -> NDArray[np.float64]:
+        """Return observed minus posterior mean expected response (n,), group effects included.
+
+        Parameters
+        ----------
+        kind : {"raw", "pearson"}, default "raw"
+            In units of the response, or divided by the residual SD of the row.
+
+        Returns
+        -------
+        ndarray (n,)
+            One for each row used.
+        """
+        from bayeslmm.bayes.tidy import residuals
+
+        return residuals(self, kind)
+
+    def tidy(
+        self, effects: str | Sequence[str] = ("fixed", "ran_pars"), *, conf_int: bool = True, level: float = 0.95
+    ) -> pd.DataFrame:
+        """Return posterior means, SDs and intervals in one long frame, with broom.mixed's column names.
+
+        Parameters
+        ----------
+        effects : str or sequence of str, default ("fixed", "ran_pars")
+            Which: "fixed", "ran_pars", "ran_vals".
+        conf_int : bool, default True
+            Add `conf.low` and `conf.high`.
+        level : float, default 0.95
+            Probability inside the interval.
+
+        Returns
+        -------
+        DataFrame
+            Columns `effect`, `group`, `level`, `term`, `estimate`, `std.error`, `conf.low`, `conf.high`.
+        """
+        from bayeslmm.bayes.tidy import tidy
+
+        return tidy(self, effects, conf_int=conf_int, level=level)
+
+    def augment(self) -> pd.DataFrame:
+        """Return the rows used with `.fitted`, `.se.fit` and `.resid`, as broom.mixed names them.
+
+        Returns
+        -------
+        DataFrame
+            The columns of the formula and these.
+        """
+        from bayeslmm.bayes.tidy import augment
+
+        return augment(self)
+
     def bayes_r2(self) -> NDArray[np.float64]:
         """Return draws (S,) of the share of variance the linear predictor explains (Gelman et al. 2019).
 

@@ -1,0 +1,220 @@
+"""A posterior as data frames with the column names of R's broom.mixed, its residuals and its R²."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bayeslmm.errors import ComparisonError, DataError, listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bayeslmm.bayes.posterior import Posterior
+
+EFFECTS: tuple[str, ...] = ("fixed", "ran_pars", "ran_vals")
+RESIDUALS: tuple[str, ...] = ("raw", "pearson")
+
+
+def tidy(
+    post: Posterior,
+    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    *,
+    conf_int: bool = True,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return posterior means, SDs and central intervals in one long frame, with broom.mixed's column names.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    effects : str or sequence of str, default ("fixed", "ran_pars")
+        Which: "fixed" coefficients, "ran_pars" standard deviations, correlations and further parameters, "ran_vals"
+        group effects.
+    conf_int : bool, default True
+        Add `conf.low` and `conf.high`.
+    level : float, default 0.95
+        Probability inside the interval.
+
+    Returns
+    -------
+    DataFrame
+        Columns `effect`, `group`, `level` (for group effects), `term`, `estimate`, `std.error`, `conf.low`,
+        `conf.high`.
+
+    Raises
+    ------
+    DataError
+        If there is no such kind of effect.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+    >>> tidy(post)["term"].tolist()
+    ['Intercept', 'sd__Intercept', 'sd__Observation']
+    """
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    unknown = [name for name in wanted if name not in EFFECTS]
+    if unknown:
+        raise DataError(f"there is no kind of effect {unknown[0]!r}. Kinds: {listing(EFFECTS)}.")
+    frame = post.parameter_frame(level)
+    makers = {
+        "fixed": lambda: _fixed(frame),
+        "ran_pars": lambda: _variance_parameters(post, frame),
+        "ran_vals": lambda: _group_effects(post, level),
+    }
+    found = pd.concat([makers[name]() for name in wanted], ignore_index=True)
+    order = ["effect", "group", "level", "term", "estimate", "std.error"]
+    order += ["conf.low", "conf.high"] if conf_int else []
+    return found[[name for name in order if name in found]]
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    names = {"estimate": "estimate", "se": "std.error", "lower": "conf.low", "upper": "conf.high"}
+    return {theirs: frame[ours].to_numpy() for ours, theirs in names.items()}
+
+
+def _fixed(frame: pd.DataFrame) -> pd.DataFrame:
+    own = frame[frame["kind"] == "fixed"]
+    return pd.DataFrame({"effect": "fixed", "group": None, "term": list(own.index), **_columns(own)})
+
+
+def _variance_parameters(post: Posterior, frame: pd.DataFrame) -> pd.DataFrame:
+    names: dict[str, tuple[str, str]] = {}
+    for factor in post.design.factors:
+        for i, first in enumerate(factor.effects):
+            names[f"sd_{factor.name}[{first}]"] = (factor.name, f"sd__{first}")
+            for second in factor.effects[i + 1 :]:
+                names[f"corr_{factor.name}[{first},{second}]"] = (factor.name, f"cor__{first}.{second}")
+    names["sigma"] = ("Residual", "sd__Observation")
+    own = frame[frame["kind"] != "fixed"]
+    pairs = [names.get(name, (None, name)) for name in own.index]
+    groups, terms = [group for group, _ in pairs], [term for _, term in pairs]
+    return pd.DataFrame({"effect": "ran_pars", "group": groups, "term": terms, **_columns(own)})
+
+
+def _group_effects(post: Posterior, level: float) -> pd.DataFrame:
+    tail = (1 - level) / 2
+    parts = []
+    for factor in post.design.factors:
+        draws = post.draws(f"b_{factor.name}").astype(np.float64, copy=False)
+        lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
+        levels, effects = lower.shape
+        columns: dict[str, Any] = {
+            "effect": "ran_vals",
+            "group": factor.name,
+            "level": np.repeat(np.asarray(factor.levels, dtype=object), effects),
+            "term": np.tile(np.asarray(factor.effects, dtype=object), levels),
+            "estimate": draws.mean(axis=0).ravel(),
+            "std.error": draws.std(axis=0, ddof=1).ravel(),
+            "conf.low": lower.ravel(),
+            "conf.high": upper.ravel(),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def residuals(post: Posterior, kind: Literal["raw", "pearson"] = "raw") -> NDArray[np.float64]:
+    """Return observed minus posterior mean expected response, group effects included.
+
+    Parameters
+    ----------
+    post : Posterior
+        A Gaussian posterior.
+    kind : {"raw", "pearson"}, default "raw"
+        In units of the response, or divided by the residual SD of the row (posterior mean of sigma over the root of
+        the weight).
+
+    Returns
+    -------
+    ndarray (n,)
+        One for each row used.
+
+    Raises
+    ------
+    ComparisonError
+        If the model is not Gaussian.
+    DataError
+        If there is no such kind.
+    """
+    if kind not in RESIDUALS:
+        raise DataError(f"there are no residuals of kind {kind!r}. Kinds: {listing(RESIDUALS)}.")
+    _gaussian(post, "residuals of a posterior")
+    raw = np.asarray(post.design.y, dtype=np.float64) - post.predict()
+    if kind == "raw":
+        return raw
+    weights = np.ones(post.design.n) if post.design.weights is None else post.design.weights
+    return raw * np.sqrt(weights) / post.sigma
+
+
+def augment(post: Posterior) -> pd.DataFrame:
+    """Return the rows used with `.fitted`, `.se.fit` and `.resid`, broom.mixed's names for a Bayesian model.
+
+    Parameters
+    ----------
+    post : Posterior
+        A Gaussian posterior.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the formula, then posterior mean and SD of the expected response and the raw residual. The index
+        is the position of the row in the caller's frame.
+
+    Raises
+    ------
+    ComparisonError
+        If the model is not Gaussian.
+    """
+    raw = residuals(post)
+    fitted = post.predict(interval="confidence")
+    added = {".fitted": fitted.iloc[:, 0].to_numpy(), ".se.fit": fitted["se"].to_numpy(), ".resid": raw}
+    frame = pd.concat([post.design.data.reset_index(drop=True), pd.DataFrame(added)], axis=1)
+    return frame.set_index(pd.Index(post.design.rows, name="row"))
+
+
+def r2(post: Posterior) -> pd.DataFrame:
+    """Return draws of Nakagawa's R², marginal and conditional.
+
+    Parameters
+    ----------
+    post : Posterior
+        A Gaussian posterior.
+
+    Returns
+    -------
+    DataFrame (S, 2)
+        Columns `marginal` (by the coefficients) and `conditional` (by coefficients and group effects).
+
+    Raises
+    ------
+    ComparisonError
+        If the model is not Gaussian.
+
+    Notes
+    -----
+    The parts are variances of the model's distributions of group effects, as in `LmmFit.r2`; `bayes_r2` instead takes
+    the variance of the drawn linear predictor.
+
+    References
+    ----------
+    Nakagawa & Schielzeth (2013), *Methods Ecol. Evol.* 4(2); Johnson (2014), *Methods Ecol. Evol.* 5(9), for slopes.
+    """
+    _gaussian(post, "Nakagawa's R² of a posterior")
+    parts = post.variance_partition()
+    design, X = post.design, post.design.condensed.X
+    fixed = np.array([design.moments(X @ beta)[1] ** 2 for beta in post.draws("beta")])
+    total = fixed + parts.sum(axis=1).to_numpy()
+    random = parts.drop(columns="Residual").sum(axis=1).to_numpy()
+    return pd.DataFrame({"marginal": fixed / total, "conditional": (fixed + random) / total})
+
+
+def _gaussian(post: Posterior, what: str) -> None:
+    if not post.response.is_gaussian_identity:
+        raise ComparisonError(f"{what}: defined here for Gaussian models only; this one is {post.family}.")
