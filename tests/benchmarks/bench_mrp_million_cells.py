@@ -1,6 +1,6 @@
 """Time and peak memory of poststratifying 1,000,000 cells with 4,000 draws.
 
-Run from the root of the repository: ``python benchmarks/mrp_million_cells.py [cells] [draws]``. Draws of coefficients
+Run from the root of the repository: ``python tests/benchmarks/bench_mrp_million_cells.py [cells] [draws]``. Draws of coefficients
 and effects are random numbers; seven grouping factors, four groupings at once (520 estimates).
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import bayeslmm as blm  # noqa: E402
