@@ -1,8 +1,8 @@
 """The parametric bootstrap on sleepstudy: 1,000 refits here and by lme4's bootMer, the same model, in one run.
 
 Run ``python tests/benchmarks/bench_bootstrap.py``; it needs R with lme4 for the second figure. Each program reads the
-data, fits once, refits ten times to warm up, and is then timed over 1,000 simulations and refits in one process and
-one thread.
+data, fits once, refits ten times to warm up, and is then timed over 1,000 simulations and refits in one process;
+BLAS has its default threads in both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time and peak memory of poststratifying 1,000,000 cells with 4,000 draws.
 
-Run from the root of the repository: ``python tests/benchmarks/bench_mrp_million_cells.py [cells] [draws]``. Draws of coefficients
-and effects are random numbers; seven grouping factors, four groupings at once (520 estimates).
+Run from the root of the repository: ``python tests/benchmarks/bench_mrp_million_cells.py [cells] [draws]``. Draws of
+coefficients and effects are random numbers; seven grouping factors, four groupings at once (520 estimates).
 """
 
 import resource
