@@ -342,7 +342,9 @@ def plot_prior_predictive(model: Model, draws: int = 100, seed: int | None = Non
     import arviz_plots as azp
 
     tree = prior_predictive(model, draws=draws, seed=seed)
-    return azp.plot_prior_predictive(tree, num_samples=draws, backend="matplotlib")
+    return azp.plot_ppc_dist(
+        tree, group="prior_predictive", num_samples=draws, visuals={"observed_dist": {}}, backend="matplotlib"
+    )
 
 
 def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64]) -> None:

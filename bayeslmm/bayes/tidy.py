@@ -208,7 +208,7 @@ def r2(post: Posterior) -> pd.DataFrame:
     """
     _gaussian(post, "Nakagawa's R² of a posterior")
     parts = post.variance_partition()
-    design, X = post.design, post.design.condensed.X
+    design, X = post.design, post.design.centred(post.design.condensed.X)
     fixed = np.array([design.moments(X @ beta)[1] ** 2 for beta in post.draws("beta")])
     total = fixed + parts.sum(axis=1).to_numpy()
     random = parts.drop(columns="Residual").sum(axis=1).to_numpy()

@@ -244,6 +244,11 @@ class Design:
         rest = column - mean * ones
         return mean, float(np.sqrt((counts * rest) @ rest / max(self.n - 1, 1)))
 
+    def centred(self, columns: Floats) -> Floats:
+        """Return columns (m, p) of `condensed` less their means over all rows; a constant column becomes zero."""
+        ones = np.ones(len(columns)) if self.condensation is None else self.condensation.ones
+        return columns - np.outer(ones, [self.moments(column)[0] for column in columns.T])
+
     @property
     def n(self) -> int:
         """Rows kept."""

@@ -138,5 +138,5 @@ def variance_partition(
         for factor in rows.factors
     }
     residual = sigma**2 * (1.0 if design.weights is None else float(np.mean(1.0 / design.weights)))
-    fixed = design.moments(rows.X @ beta)[1] ** 2
+    fixed = design.moments(design.centred(rows.X) @ beta)[1] ** 2
     return VariancePartition(fixed, pd.Series(random, dtype=float), float(residual))

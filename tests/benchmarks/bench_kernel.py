@@ -459,8 +459,8 @@ On {known["machine"]}:
     python tests/benchmarks/bench_kernel.py --starts
 
 Numbers of one row come from one run, so its ratios can be compared. The rows of the third command shared the machine
-with other work and had 120 seconds each for six calls: their milliseconds are upper limits. Alone, bayeslmm took 425 ms for
-partly_crossed, 539 for nested and 702 for million.
+with other work and had 120 seconds each for six calls: their milliseconds are upper limits. Alone, bayeslmm took
+425 ms for partly_crossed, 539 for nested and 702 for million.
 """
 
 
