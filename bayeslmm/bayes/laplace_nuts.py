@@ -479,7 +479,9 @@ def sample_laplace(
 
     began = time.perf_counter()
     density = laplace_density(design, family, priors, kernel)
-    mode = find_laplace_mode(density)
+    # A tail of a hundred columns gains nothing from threads, and waits for them on a busy machine.
+    with one_blas_thread(True):
+        mode = find_laplace_mode(density)
     tune = TUNE if tune is None else tune
     cores = min(chains, cores or available_cores())
     w, statistics, notes = _run_nuts(
