@@ -22,6 +22,10 @@ class NewLevelsError(DataError):
     """New data hold levels of a grouping factor that the fitted data did not."""
 
 
+class SourceChangedError(DataError):
+    """The rows of a source were not the same in two scans."""
+
+
 class PriorError(BayesLmmError, ValueError):
     """A prior names something the model does not have, or has impossible parameters."""
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, FormulaError, listing
+from bayeslmm.errors import DataError, FormulaError, SourceChangedError, listing
 from bayeslmm.formula import checks
 from bayeslmm.formula.columns import Coding, Matrix, learn, model_matrix, side_factors
 from bayeslmm.formula.design import (
@@ -39,7 +39,7 @@ from bayeslmm.formula.frame import Table, named_column
 from bayeslmm.formula.functions import State
 from bayeslmm.formula.grouping import joint_levels
 from bayeslmm.formula.parse import known_columns, side_names
-from bayeslmm.formula.source import Elsewhere, Source, SourceChangedError, complete, missing, open_source
+from bayeslmm.formula.source import Elsewhere, Source, complete, missing, open_source
 from bayeslmm.formula.syntax import Call, Name, Node, parse_syntax, render
 from bayeslmm.formula.terms import Formula
 

@@ -10,11 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bayeslmm.errors import DataError, listing
-
-
-class SourceChangedError(DataError):
-    """The rows of a source were not the same in two scans."""
+from bayeslmm.errors import DataError, MissingDependencyError, listing
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +70,34 @@ class Source:
         Parameters
         ----------
         dialect : str, optional
-            As sqlglot names it ("duckdb", "pyspark", "bigquery"); the engine's own when absent.
+            As Ibis names it ("duckdb", "bigquery", "postgres"); the engine's own when absent.
 
         Returns
         -------
         str
             One statement per scan, each under a comment that says what it is for.
+
+        Raises
+        ------
+        DataError
+            If Ibis cannot write that dialect without a connection, as for Spark.
         """
+        return "\n\n".join(f"-- {purpose}\n{self._statement(query, dialect)};" for purpose, query in self.log)
+
+    def _statement(self, query: Any, dialect: str | None) -> str:
         import ibis
 
-        spoken = dialect or self.dialect or "duckdb"
-        return "\n\n".join(f"-- {purpose}\n{ibis.to_sql(query, dialect=spoken)};" for purpose, query in self.log)
+        own = self.dialect or "duckdb"
+        if dialect in (None, own):
+            # A relation of DuckDB has no connection that Ibis could ask for its dialect.
+            return str(ibis.to_sql(query, dialect="duckdb") if own == "duckdb" else ibis.to_sql(query))
+        try:
+            return str(ibis.to_sql(query, dialect=dialect))
+        except Exception as error:
+            raise DataError(
+                f"Ibis cannot write the scans for {dialect!r} without a connection to it: {error}.\n"
+                "  Make the model from a table of that engine and ask for model.sql()."
+            ) from error
 
 
 def is_source(data: Any) -> bool:
@@ -127,15 +140,17 @@ def open_source(data: Any) -> Source:
 
     Raises
     ------
+    MissingDependencyError
+        If Ibis is not installed.
     DataError
-        If Ibis is not installed, or there is no such file.
+        If there is no such file.
     """
     if isinstance(data, Source):
         return data
     try:
         import ibis
     except ImportError as error:
-        raise DataError(
+        raise MissingDependencyError(
             f"a {type(data).__name__} stays where it is and is reached through Ibis, which is not installed.\n"
             "  pip install 'bayeslmm[scale]'"
         ) from error

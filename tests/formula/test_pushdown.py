@@ -124,6 +124,26 @@ def test_spark_equals_memory(name, formula, tmp_path, spark):
     assert_same(here, there)
 
 
+def test_the_sql_that_spark_shows_is_what_spark_runs(tmp_path, spark):
+    table = spark.read_parquet(parquet(in_memory("nlschools"), tmp_path), table_name="rows_of_the_test")
+    model = blm.model("lang ~ IQ + scale(SES) + C(COMB) + (IQ | class)", table)
+    statements = model.sql().rstrip(";").split(";\n")
+    source = model.design.condensation.source
+    assert len(statements) == len(source.log) == 3
+    for statement, (_, query) in zip(statements, source.log, strict=True):
+        frames = (spark._session.sql(statement).toPandas(), source.execute(query))
+        found, expected = (np.sort(frame.select_dtypes("number").to_numpy(float), axis=0) for frame in frames)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_sql_is_written_for_other_engines(tmp_path):
+    model = blm.model("lang ~ IQ + (1 | class)", parquet(in_memory("nlschools"), tmp_path))
+    for dialect, word in ((None, "AS BIGINT"), ("duckdb", "AS BIGINT"), ("bigquery", "AS INT64")):
+        assert word in model.sql(dialect)
+    with pytest.raises(DataError, match="cannot write the scans for 'sparc'"):
+        model.sql("sparc")
+
+
 def test_binomial_cells_equal_memory(tmp_path):
     frame = in_memory("cbpp")
     assert_same(*(blm.model(CBPP, data, "binomial").fit() for data in (frame, parquet(frame, tmp_path))))
@@ -207,8 +227,9 @@ class Shrinking:
 
 
 def test_bad_input_is_named(tmp_path, monkeypatch):
+    from bayeslmm.errors import SourceChangedError
     from bayeslmm.formula import pushdown
-    from bayeslmm.formula.source import Source, SourceChangedError, open_source
+    from bayeslmm.formula.source import Source, open_source
 
     path = parquet(in_memory("nlschools"), tmp_path)
     for formula, error, words in [
