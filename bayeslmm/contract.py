@@ -27,6 +27,38 @@ NewLevels = Literal["error", "zero", "sample"]
 NEW_LEVELS: tuple[str, ...] = get_args(NewLevels)
 
 
+def tidy_effects(effects: str | Sequence[str], kinds: Sequence[str]) -> list[str]:
+    """Return the kinds of effects that a tidy frame is asked for.
+
+    Parameters
+    ----------
+    effects : str or sequence of str
+        One kind, or several.
+    kinds : sequence of str
+        What there is.
+
+    Returns
+    -------
+    list of str
+        The kinds, in the order asked for.
+
+    Raises
+    ------
+    DataError
+        If there is no such kind of effect.
+
+    Examples
+    --------
+    >>> tidy_effects("fixed", ["fixed", "ran_pars"])
+    ['fixed']
+    """
+    wanted = [effects] if isinstance(effects, str) else list(effects)
+    unknown = [name for name in wanted if name not in kinds]
+    if unknown:
+        raise DataError(f"there is no kind of effect {unknown[0]!r}. Kinds: {listing(kinds)}.")
+    return wanted
+
+
 @dataclass(frozen=True)
 class RandomEffects(Mapping[str, pd.DataFrame]):
     """Group effects by grouping factor: `ranef["class"]` is a frame of levels by effects.

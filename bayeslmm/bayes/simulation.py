@@ -323,7 +323,7 @@ def prior_predictive_by_pymc(model: Model, draws: int, seed: int | None) -> xr.D
 
 
 def plot_prior_predictive(model: Model, draws: int = 100, seed: int | None = None) -> Any:
-    """Draw responses the prior expects beside the observed ones, by ArviZ.
+    """Plot responses that the priors expect beside the observed ones, by ArviZ.
 
     Parameters
     ----------

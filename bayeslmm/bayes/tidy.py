@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from bayeslmm.contract import tidy_effects
 from bayeslmm.errors import ComparisonError, DataError, listing
 
 if TYPE_CHECKING:
@@ -59,10 +60,7 @@ def tidy(
     >>> tidy(post)["term"].tolist()
     ['Intercept', 'sd__Intercept', 'sd__Observation']
     """
-    wanted = [effects] if isinstance(effects, str) else list(effects)
-    unknown = [name for name in wanted if name not in EFFECTS]
-    if unknown:
-        raise DataError(f"there is no kind of effect {unknown[0]!r}. Kinds: {listing(EFFECTS)}.")
+    wanted = tidy_effects(effects, EFFECTS)
     frame = post.parameter_frame(level)
     makers = {
         "fixed": lambda: _fixed(frame),

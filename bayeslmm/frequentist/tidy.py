@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import DataError, listing
+from bayeslmm.contract import tidy_effects
 from bayeslmm.frequentist.diagnostics import cooks_distance, residuals, root_weights
 from bayeslmm.frequentist.variance_parameters import parameter_names
 
@@ -72,10 +72,7 @@ def tidy(
     >>> tidy(fit)["term"].tolist()
     ['Intercept', 'Days', 'sd__Intercept', 'cor__Intercept.Days', 'sd__Days', 'sd__Observation']
     """
-    wanted = [effects] if isinstance(effects, str) else list(effects)
-    unknown = [name for name in wanted if name not in EFFECTS]
-    if unknown:
-        raise DataError(f"there is no kind of effect {unknown[0]!r}. Kinds: {listing(EFFECTS)}.")
+    wanted = tidy_effects(effects, EFFECTS)
     intervals = None
     if conf_int and {"fixed", "ran_pars"} & set(wanted):
         intervals = fit.confint(level) if method == "wald" else fit.confint(level, method=method)
