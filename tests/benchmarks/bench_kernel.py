@@ -6,7 +6,7 @@ pair of program and problem has its own process: data in memory, one call to war
 and data frame in, fitted object with standard errors out), of which the median counts. A program begins no further call
 when `BUDGET` seconds are over, and is stopped at `LIMIT`. Peak memory is what the process needed above its state before
 the first call, data loaded. What was measured is kept in ``results_kernel.json`` beside this file, so that problems can
-be measured one at a time; the page holds all that are there.
+be measured one at a time; the page holds all that are there, and how they were measured, which `notes` says there.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def cell(result: dict[str, Any], own: float) -> str:
 
 def measure(problems: list[str], programs: list[str]) -> dict[str, Any]:
     """Run everything, and return it together with what was measured before."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}, "notes": ""}
     for problem in problems:
         results = {}
         for program in programs:
@@ -451,16 +451,7 @@ second {1e3 * later[2]:.1f} ms.
 
 On {known["machine"]}:
 {known["versions"]}. The peers come with
-`uv sync --group bench`, lme4 with R. The commands of the published table, all but the third alone on the machine:
-
-    python tests/benchmarks/bench_kernel.py nlschools sleepstudy Chem97 ScotsSec
-    python tests/benchmarks/bench_kernel.py InstEval
-    python tests/benchmarks/bench_kernel.py crossed_slopes partly_crossed nested million
-    python tests/benchmarks/bench_kernel.py --starts
-
-Numbers of one row come from one run, so its ratios can be compared. The rows of the third command shared the machine
-with other work and had 120 seconds each for six calls: their milliseconds are upper limits. Alone, bayeslmm took
-425 ms for partly_crossed, 539 for nested and 702 for million.
+`uv sync --group bench`, lme4 with R. {known["notes"]}
 """
 
 
