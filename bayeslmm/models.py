@@ -240,7 +240,7 @@ class Model:
         return prior_predictive(self, draws=draws, seed=seed)
 
     def plot_prior_predictive(self, draws: int = 100, *, seed: int | None = None) -> Any:
-        """Draw responses the priors expect, before any data are seen.
+        """Plot responses that the priors expect beside the observed ones, by ArviZ.
 
         Parameters
         ----------
@@ -312,7 +312,7 @@ class Model:
         Parameters
         ----------
         dialect : str, optional
-            As sqlglot names it ("duckdb", "spark", "bigquery"); the engine's own when absent.
+            As Ibis names it ("duckdb", "bigquery", "postgres"); the engine's own when absent.
 
         Returns
         -------
@@ -322,7 +322,7 @@ class Model:
         Raises
         ------
         DataError
-            If the data are in memory.
+            If the data are in memory, or Ibis cannot write that dialect without a connection, as for Spark.
 
         Examples
         --------
