@@ -89,9 +89,9 @@ modes.to_frame("effect").assign(sd=spread, ratings=ratings["d"].value_counts()).
 # %% [markdown]
 # ## The posterior of 4,117 parameters
 #
-# One evaluation of this likelihood costs tens of milliseconds, so `sample()` proposes independent points from a
-# fitted split-t distribution and corrects them by importance weights; coefficients and all group effects are drawn
-# exactly. A hundred draws per chain are a sketch; ask for more when you publish.
+# One evaluation of this likelihood costs tens of milliseconds, so `sample()` proposes independent points that
+# follow the posterior along its axes and corrects them by importance weights; coefficients and all group effects are
+# drawn exactly. A hundred draws per chain are a sketch; ask for more when you publish.
 
 # %%
 post = crossed.sample(100, seed=1, method="proposals", progress=False)

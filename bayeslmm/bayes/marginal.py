@@ -84,7 +84,7 @@ class Draws:
     tune : int
         Warm-up steps per chain.
     method : str
-        "NUTS" or "split-t proposals".
+        "NUTS" or "independent proposals".
     pareto_k : float
         Shape of the tail of the importance weights; not a number for NUTS.
     notes : tuple of str

@@ -43,7 +43,7 @@ class Run:
     engine : {"marginal", "latent"}
         Group effects integrated out, or parameters of the PyMC model.
     method : str
-        "NUTS" or "split-t proposals".
+        "NUTS" or "independent proposals".
     sampler : str
         What ran, with its version.
     draws, chains, tune : int

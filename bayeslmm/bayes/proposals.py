@@ -1,18 +1,22 @@
-"""Large data: independent proposals from a split-t approximation of the few variance parameters, corrected exactly.
+"""Large data: independent proposals from the posterior's own profile along each axis, corrected exactly.
 
-Proposals are drawn side by side, each with its coefficients and group effects from the same factorisation. Independence
-Metropolis turns them into chains with the exact posterior as their distribution, so that every later summary and its
-effective sample size are what they seem; the tail shape of the importance weights says whether the approximation
-covers the posterior.
+Along each axis of the whitened coordinates the log posterior is evaluated from the mode outwards until nothing is left;
+what lies between is interpolated, and the product of these densities, with a wider share for the tails between the
+axes, is the proposal. Proposals are drawn side by side, each with its coefficients and group effects from the same
+factorisation. Independence Metropolis turns them into chains with the exact posterior as their distribution, so that
+every later summary and its effective sample size are what they seem; the tail shape of the importance weights and the
+effective size of the chains say whether the approximation covers the posterior.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.interpolate import CubicHermiteSpline
 
 from bayeslmm.bayes.logposterior import LogPosterior, whitened_log_posterior
 from bayeslmm.bayes.marginal import Draws, Mode, available_cores, conditional_draws
@@ -20,29 +24,138 @@ from bayeslmm.bayes.marginal import Draws, Mode, available_cores, conditional_dr
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-DEGREES = 5.0
-PROBES = (1.5, 2.5, 3.5)
+METHOD = "independent proposals"
+STEPS = (0.5, 1.0, 1.75, 2.75, 4.0, 6.0, 9.0, 13.0, 19.0, 28.0, 40.0)
+NOTHING_LEFT = -14.0
+PIECES = 32
+WIDE_SHARE = 0.2
+WIDE_POWER = 0.5
+LEAST_TAIL = 0.05
 
 
 @dataclass(frozen=True)
-class SplitT:
-    """A multivariate t whose scale differs on either side of each axis.
+class AxisDensity:
+    """A density on the line whose logarithm is linear between knots and beyond the last ones.
 
     Parameters
     ----------
-    left, right : ndarray (d,)
-        Scales below and above zero.
-    degrees : float
-        Degrees of freedom.
+    knots : ndarray (m,)
+        Where the log density is given, increasing.
+    log_height : ndarray (m,)
+        The log density there, up to a constant.
+    left, right : float
+        Rates, above zero, at which it falls beyond the first and the last knot.
+
+    Examples
+    --------
+    >>> tent = AxisDensity(np.array([-1.0, 0.0, 1.0]), np.array([-1.0, 0.0, -1.0]), 1.0, 1.0)
+    >>> bool(np.isclose(np.exp(tent.logpdf(np.array([2.0]))), 0.5 * np.exp(-2))[0])
+    True
+    """
+
+    knots: NDArray[np.float64]
+    log_height: NDArray[np.float64]
+    left: float
+    right: float
+
+    @classmethod
+    def from_slopes(
+        cls, w: NDArray[np.float64], value: NDArray[np.float64], slope: NDArray[np.float64], power: float = 1.0
+    ) -> Self:
+        """Return the density through values and slopes of a log density, raised to a power.
+
+        Parameters
+        ----------
+        w, value, slope : ndarray (m,)
+            Points, increasing, the log density there and its derivative.
+        power : float, default 1
+            Below 1 the density is wider.
+
+        Returns
+        -------
+        AxisDensity
+            Between the points by cubic Hermite interpolation, cut into pieces.
+        """
+        pieces = [np.linspace(a, b, PIECES, endpoint=False) for a, b in pairwise(w)]
+        knots = np.concatenate([*pieces, w[-1:]])
+        height = power * CubicHermiteSpline(w, value, slope)(knots)
+        return cls(knots, height, max(power * slope[0], LEAST_TAIL), max(-power * slope[-1], LEAST_TAIL))
+
+    @cached_property
+    def mass(self) -> NDArray[np.float64]:
+        """Mass (m + 1,) left of the first knot, of each piece, and right of the last; not normalised."""
+        height = np.exp(self.log_height)
+        rise, width = np.diff(self.log_height), np.diff(self.knots)
+        inner = height[:-1] * width * _mean_exponential(rise)
+        return np.concatenate([height[:1] / self.left, inner, height[-1:] / self.right])
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Return independent draws (count,).
+
+        Parameters
+        ----------
+        rng : numpy Generator
+            Source of randomness.
+        count : int
+            How many.
+
+        Returns
+        -------
+        ndarray (count,)
+            The draws.
+        """
+        piece = rng.choice(len(self.mass), count, p=self.mass / self.mass.sum())
+        uniform = 1 - rng.random(count)
+        left, right = piece == 0, piece == len(self.knots)
+        inner = np.clip(piece - 1, 0, len(self.knots) - 2)
+        rise = np.diff(self.log_height)[inner]
+        flat = np.abs(rise) < 1e-9
+        share = np.where(flat, uniform, np.log1p(uniform * np.expm1(rise)) / np.where(flat, 1.0, rise))
+        between = self.knots[inner] + share * np.diff(self.knots)[inner]
+        below = self.knots[0] + np.log(uniform) / self.left
+        above = self.knots[-1] - np.log(uniform) / self.right
+        return np.where(left, below, np.where(right, above, between))
+
+    def logpdf(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the log density of each w (S,).
+
+        Parameters
+        ----------
+        w : ndarray (S,)
+            Points.
+
+        Returns
+        -------
+        ndarray (S,)
+            Log densities.
+        """
+        value = np.interp(w, self.knots, self.log_height)
+        value -= self.left * np.maximum(self.knots[0] - w, 0) + self.right * np.maximum(w - self.knots[-1], 0)
+        return value - np.log(self.mass.sum())
+
+
+def _mean_exponential(rise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of exp over [0, rise]."""
+    flat = np.abs(rise) < 1e-9
+    return np.where(flat, 1.0, np.expm1(rise) / np.where(flat, 1.0, rise))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Independent axes: most proposals follow the posterior along each of them, some a wider version for the tails.
+
+    Parameters
+    ----------
+    close, wide : tuple of AxisDensity
+        One for each axis.
 
     References
     ----------
-    Geweke (1989), *Econometrica* 57(6).
+    Hesterberg (1995), *Technometrics* 37(2): a share of wider proposals bounds the weights.
     """
 
-    left: NDArray[np.float64]
-    right: NDArray[np.float64]
-    degrees: float = DEGREES
+    close: tuple[AxisDensity, ...]
+    wide: tuple[AxisDensity, ...]
 
     def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Return draws (count, d).
@@ -59,9 +172,9 @@ class SplitT:
         ndarray (count, d)
             The draws.
         """
-        normal = rng.standard_normal((count, len(self.left)))
-        radius = np.sqrt(self.degrees / rng.chisquare(self.degrees, size=(count, 1)))
-        return normal * np.where(normal < 0, self.left, self.right) * radius
+        close = np.column_stack([axis.draw(rng, count) for axis in self.close])
+        wide = np.column_stack([axis.draw(rng, count) for axis in self.wide])
+        return np.where(rng.random((count, 1)) < WIDE_SHARE, wide, close)
 
     def logpdf(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the log density of each row of w (S, d).
@@ -76,17 +189,13 @@ class SplitT:
         ndarray (S,)
             Log densities.
         """
-        size = w.shape[1]
-        scale = np.where(w < 0, self.left, self.right)
-        square = np.square(w / scale).sum(axis=1)
-        constant = (
-            gammaln((self.degrees + size) / 2) - gammaln(self.degrees / 2) - size / 2 * np.log(self.degrees * np.pi)
-        )
-        return constant - np.log(scale).sum(axis=1) - (self.degrees + size) / 2 * np.log1p(square / self.degrees)
+        close = sum(axis.logpdf(column) for axis, column in zip(self.close, w.T, strict=True))
+        wide = sum(axis.logpdf(column) for axis, column in zip(self.wide, w.T, strict=True))
+        return np.logaddexp(np.log1p(-WIDE_SHARE) + close, np.log(WIDE_SHARE) + wide)
 
 
-def fit_split_t(density: LogPosterior, mode: Mode) -> SplitT:
-    """Return the split-t that falls no faster than the posterior on either side of each axis, up to 3.5 SDs out.
+def fit_proposal(density: LogPosterior, mode: Mode) -> Proposal:
+    """Return the proposal that follows the posterior from its mode along each axis, as far as there is any mass.
 
     Parameters
     ----------
@@ -97,21 +206,27 @@ def fit_split_t(density: LogPosterior, mode: Mode) -> SplitT:
 
     Returns
     -------
-    SplitT
+    Proposal
         In whitened coordinates.
     """
     state = density.state(mode.x, mode.spread)
-    scales = np.ones((2, density.size))
+    close, wide = [], []
     for axis in range(density.size):
-        for side, sign in enumerate((-1.0, 1.0)):
-            needed = []
-            for probe in PROBES:
+        points = [(0.0, 0.0, 0.0)]
+        for sign in (-1.0, 1.0):
+            for step in STEPS:
                 w = np.zeros(density.size)
-                w[axis] = sign * probe
-                fall = mode.value - whitened_log_posterior(state, w)[0]
-                needed.append(probe / np.sqrt(2 * max(fall, 1e-2)))
-            scales[side, axis] = np.clip(max(needed), 0.3, 5.0)
-    return SplitT(scales[0], scales[1])
+                w[axis] = sign * step
+                value, gradient = whitened_log_posterior(state, w)
+                if not np.isfinite(value):
+                    break
+                points.append((w[axis], value - mode.value, gradient[axis]))
+                if value - mode.value < NOTHING_LEFT:
+                    break
+        where, height, slope = np.array(sorted(points)).T
+        close.append(AxisDensity.from_slopes(where, height, slope))
+        wide.append(AxisDensity.from_slopes(where, height, slope, WIDE_POWER))
+    return Proposal(tuple(close), tuple(wide))
 
 
 def sample_proposals(
@@ -125,7 +240,7 @@ def sample_proposals(
     cores: int | None = None,
     storage: DTypeLike = np.float64,
 ) -> Draws:
-    """Draw by independence Metropolis with proposals from the split-t approximation.
+    """Draw by independence Metropolis with proposals that follow the posterior along its axes.
 
     Parameters
     ----------
@@ -149,7 +264,7 @@ def sample_proposals(
     Draws
         All parameters; `statistics` holds the log weights and which proposals were accepted.
     """
-    proposal = fit_split_t(density, mode)
+    proposal = fit_proposal(density, mode)
     rng = np.random.default_rng([seed, 2])
     w = proposal.draw(rng, chains * draws)
     x = (mode.x + w @ mode.spread.T).reshape(chains, draws, -1)
@@ -166,7 +281,7 @@ def sample_proposals(
     }
     moved = {name: block[rows, kept] for name, block in effects.items()}
     k = pareto_k(log_weights)
-    return Draws(x[rows, kept], beta[rows, kept], moved, statistics, 0, "split-t proposals", pareto_k=k)
+    return Draws(x[rows, kept], beta[rows, kept], moved, statistics, 0, METHOD, pareto_k=k)
 
 
 def independence_metropolis(

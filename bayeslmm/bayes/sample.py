@@ -13,7 +13,7 @@ from bayeslmm.bayes.priors import FAMILIES, Priors
 from bayeslmm.errors import PriorError, SamplingError, did_you_mean, listing
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+    from numpy.typing import DTypeLike, NDArray
 
     from bayeslmm.bayes.logposterior import LogPosterior
     from bayeslmm.bayes.marginal import Draws, Mode
@@ -73,8 +73,8 @@ def sample(
         when the weights say the approximation is too poor, unless this engine was asked for. "latent" runs NUTS on the
         PyMC model. Chosen by the model when absent.
     method : {"nuts", "proposals"}, optional
-        For the marginal engine: NUTS, or independent proposals from a split-t approximation, corrected exactly. Chosen
-        by what one evaluation costs when absent.
+        For the marginal engine: NUTS, or independent proposals that follow the posterior along its axes, corrected
+        exactly. Chosen by what one evaluation costs when absent.
     progress : bool, default True
         Show a progress bar.
     target_accept : float, optional
@@ -193,11 +193,32 @@ def draw_marginal(
     if method == "proposals" or (method is None and mode.seconds > SLOW_EVALUATION):
         plain = {name: options[name] for name in ("seed", "progress", "cores", "storage") if name in options}
         raw = sample_proposals(density, mode, draws=draws, chains=chains, **plain)
-        good = raw.pareto_k < WORST_PARETO_K and float(np.mean(raw.statistics["accepted"])) > LEAST_EFFICIENCY
-        if good or method == "proposals":
+        share = least_effective_share(raw.x)
+        if method == "proposals" or (raw.pareto_k < WORST_PARETO_K and share > LEAST_EFFICIENCY):
             return raw, "asked for" if method else cost
-        cost = f"Pareto k of independent proposals was {raw.pareto_k:.2f}"
+        cost = f"independent proposals had Pareto k {raw.pareto_k:.2f} and {share:.0%} of them were effective"
     return sample_nuts(density, mode, draws=draws, chains=chains, **options), "asked for" if method else cost
+
+
+def least_effective_share(x: NDArray[np.float64]) -> float:
+    """Return the smallest bulk effective sample size among sampled parameters, as a share of the draws.
+
+    Parameters
+    ----------
+    x : ndarray (C, D, d)
+        Sampled vectors.
+
+    Returns
+    -------
+    float
+        Above zero; 1 for independent draws, 0 when there are too few to tell.
+    """
+    from arviz_stats.base import array_stats
+
+    if x.shape[1] < 4:
+        return 0.0
+    ess = array_stats.ess(x, chain_axis=0, draw_axis=1, method="bulk")
+    return float(np.min(ess)) / (x.shape[0] * x.shape[1])
 
 
 # --- checks --------------------------------------------------------------------------------------------------------

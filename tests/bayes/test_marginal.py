@@ -10,7 +10,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.logposterior import log_posterior_of
 from bayeslmm.bayes.marginal import conditional_draws, find_mode, keep_complete
 from bayeslmm.bayes.priors import Prior
-from bayeslmm.bayes.proposals import SplitT, independence_metropolis, pareto_k
+from bayeslmm.bayes.proposals import WIDE_POWER, AxisDensity, Proposal, independence_metropolis, pareto_k
 from bayeslmm.errors import PriorError, SamplingError
 
 
@@ -124,16 +124,36 @@ def test_an_interrupted_run_keeps_what_all_chains_have():
         keep_complete(np.full((2, 4, 1), np.nan), {}, 4)
 
 
-def test_split_t_density_is_that_of_its_draws():
-    proposal = SplitT(np.array([1.0, 0.5]), np.array([2.0, 0.7]))
-    w = proposal.draw(np.random.default_rng(0), 200_000)
-    grid = np.linspace(-59.95, 59.95, 1200)
-    mass = np.exp(proposal.logpdf(np.column_stack([np.repeat(grid, 1200), np.tile(grid, 1200)]))).sum() * 0.01
-    assert mass == pytest.approx(1, abs=0.01)
-    inside = (np.abs(w) < 1).all(axis=1).mean()
+def skewed(power: float = 1.0) -> AxisDensity:
+    """A log-gamma density of shape 2 from its values and slopes at a few points: skewed, its left tail exponential."""
+    w = np.array([-9.0, -6.0, -4.0, -2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0])
+    return AxisDensity.from_slopes(w, 2 * w - np.exp(w), 2 - np.exp(w), power)
+
+
+def test_axis_density_is_that_of_its_draws_and_follows_what_it_interpolates():
+    from scipy import stats
+
+    density = skewed()
+    draws = density.draw(np.random.default_rng(0), 100_000)
+    grid = np.linspace(-30, 6, 200_001)
+    mass = np.exp(density.logpdf(grid)).cumsum() * (grid[1] - grid[0])
+    assert mass[-1] == pytest.approx(1, abs=1e-4)
+    at = np.quantile(draws, [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
+    assert np.interp(at, grid, mass) == pytest.approx([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999], abs=0.005)
+    exact = stats.loggamma(2).logpdf(grid)
+    where = (grid > -12) & (grid < 2)
+    assert np.abs(density.logpdf(grid) - exact)[where].max() < 0.05
+
+
+def test_proposal_density_is_that_of_its_draws_and_wide_in_the_tails():
+    proposal = Proposal((skewed(), skewed()), (skewed(WIDE_POWER), skewed(WIDE_POWER)))
+    draws = proposal.draw(np.random.default_rng(0), 200_000)
     fine = np.linspace(-0.995, 0.995, 200)
-    expected = np.exp(proposal.logpdf(np.column_stack([np.repeat(fine, 200), np.tile(fine, 200)]))).sum() * 1e-4
-    assert inside == pytest.approx(expected, abs=0.005)
+    square = np.column_stack([np.repeat(fine, 200), np.tile(fine, 200)])
+    inside = (np.abs(draws) < 1).all(axis=1).mean()
+    assert inside == pytest.approx(np.exp(proposal.logpdf(square)).sum() * 1e-4, abs=0.005)
+    far = np.array([[-8.0, -8.0]])
+    assert proposal.logpdf(far) > sum(axis.logpdf(far[:, 0]) for axis in proposal.close) + 3
 
 
 def test_independence_metropolis_has_the_target_as_its_distribution():
@@ -166,10 +186,29 @@ def test_proposals_agree_with_nuts():
     model = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
     proposals = model.sample(draws=2000, chains=2, seed=1, progress=False, method="proposals")
     nuts = model.sample(draws=2000, chains=2, seed=2, progress=False, method="nuts")
-    assert proposals.engine == "split-t proposals (marginal)"
+    assert proposals.engine == "independent proposals (marginal)"
     assert np.isfinite(proposals.run.pareto_k)
     a, b = proposals.parameter_frame(), nuts.parameter_frame()
     assert ((a["estimate"] - b["estimate"]) / b["se"]).abs().max() < 0.15
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_far_proposal_does_not_hold_the_chains(seed):
+    """Few levels of one crossed factor: its log SD has an exponential tail that a common t meets too rarely."""
+    model = blm.model("diameter ~ 1 + (1 | plate) + (1 | sample)", blm.datasets.load("Penicillin"))
+    post = model.sample(seed=seed, progress=False, method="proposals")
+    assert post.run.pareto_k < 0.3
+    assert post.diagnostics().min_ess_bulk > 2_000
+
+
+def test_nuts_takes_over_where_proposals_do_not_fit(sleep, monkeypatch):
+    monkeypatch.setattr("bayeslmm.bayes.sample.SLOW_EVALUATION", 0.0)
+    taken = sleep.sample(seed=1, progress=False)
+    assert taken.run.method == "independent proposals"
+    monkeypatch.setattr("bayeslmm.bayes.sample.LEAST_EFFICIENCY", 0.99)
+    left = sleep.sample(draws=200, seed=1, progress=False)
+    assert left.run.method == "NUTS"
+    assert "of them were effective" in left.run.reason
 
 
 def test_priors_the_engine_does_not_know_go_to_pymc_and_say_so(sleep):
