@@ -38,12 +38,11 @@ from bayeslmm.likelihood.laplace import LaplaceKernel, laplace, start_aux
 from bayeslmm.likelihood.pirls import (
     JOINT,
     conditional_mode,
-    evaluate_rows,
     log_prior,
-    predictor,
     times_lambda,
     with_blocks,
 )
+from bayeslmm.likelihood.rows import evaluate_rows, predictor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,9 +54,9 @@ if TYPE_CHECKING:
 
 TUNE = 300
 TARGET_ACCEPT = 0.9
-LOOSE = 1e-7
-"""Newton decrement at which the sampler's search for the mode ends; the value is corrected for what is left."""
-TIGHT = 1e-16
+LOOSE = 1e-4
+"""Newton decrement at which the sampler's search for the mode ends; what is left is taken without a new curvature."""
+TIGHT = 1e-10
 WORST_PARETO_K = 0.7
 CHUNK = 250
 
@@ -92,16 +91,19 @@ FIELDS = (
     "constant",
     "centre",
     "spread",
+    "tolerance",
 )
 structref.define_proxy(LaplaceState, StateType, list(FIELDS))
 
 
 @compiled
 def new_laplace_state(  # type: ignore[no-untyped-def]
-    cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread
+    cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread, tolerance
 ):
     """Make a `LaplaceState`; the compiled constructor is cached on disk."""
-    return LaplaceState(cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread)
+    return LaplaceState(
+        cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread, tolerance
+    )
 
 
 @compiled
@@ -125,7 +127,7 @@ def laplace_log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
     by_flat = np.empty(flat.size)
     scales = np.empty(e.plan.scale_at.size)
     aux, by_aux = np.empty(e.n_aux), np.zeros(e.n_aux)
-    by_beta = np.empty(e.cells.X.shape[1])
+    by_beta = np.empty(e.state.beta.shape[0])
     for i in range(x.size):
         if not abs(x[i]) < 100.0:
             return -inf
@@ -133,7 +135,7 @@ def laplace_log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
     if not (prior > -inf and prior < inf):
         return -inf
     value = prior + e.constant + laplace(
-        e.cells, e.structure, e.state, e.family, e.link, flat, aux, JOINT, e.mean, e.precision, LOOSE, True,
+        e.cells, e.structure, e.state, e.family, e.link, flat, aux, JOINT, e.mean, e.precision, e.tolerance, True,
         by_flat, by_beta, by_aux,
     )  # fmt: skip
     if not (value > -inf and value < inf):
@@ -171,7 +173,7 @@ def whitened_laplace(e, w):  # type: ignore[no-untyped-def]
 @compiled
 def draw_given(e, points, beta_noise, noise, beta, effects, log_weights):  # type: ignore[no-untyped-def]
     """Draw whitened coefficients and effects from the Gaussian at the mode of each point; fill the log weights."""
-    p, q = e.cells.X.shape[1], e.state.u.shape[0]
+    q, p = e.state.border.shape
     flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
     scales = np.empty(e.plan.scale_at.size)
     aux = np.empty(e.n_aux)
@@ -206,7 +208,7 @@ def draw_given(e, points, beta_noise, noise, beta, effects, log_weights):  # typ
         times_lambda(e.structure, flat, u, b)
         for i in range(q):
             effects[draw, i] = b[i, 0]
-        predictor(e.cells, b, shift, e.cells.offset, eta)
+        predictor(e.cells, b, shift, True, e.state.effects, eta)
         value = evaluate_rows(e.cells, e.family, e.link, aux, eta, terms) - penalty
         value += log_prior(e.mean, e.precision, shift)
         log_weights[draw] = value - at_mode - 0.5 * left + 0.5 * square
@@ -251,7 +253,10 @@ class LaplaceDensity:
         return np.arange(count if self.kernel.n_aux else count - 1)
 
     def state(
-        self, centre: NDArray[np.float64] | None = None, spread: NDArray[np.float64] | None = None
+        self,
+        centre: NDArray[np.float64] | None = None,
+        spread: NDArray[np.float64] | None = None,
+        tolerance: float = LOOSE,
     ) -> LaplaceState:
         """Return a state of its own for one thread.
 
@@ -261,6 +266,8 @@ class LaplaceDensity:
             Origin of whitened coordinates.
         spread : ndarray (d, a), optional
             Their axes.
+        tolerance : float
+            Newton decrement at which a search for the mode ends.
 
         Returns
         -------
@@ -282,6 +289,7 @@ class LaplaceDensity:
             self.constant,
             np.zeros(size) if centre is None else np.ascontiguousarray(centre),
             np.eye(size) if spread is None else np.ascontiguousarray(spread),
+            tolerance,
         )
 
     def start(self) -> NDArray[np.float64]:

@@ -381,6 +381,8 @@ class Calibration:
         Rank of the true value, 0 to `n_draws`.
     n_draws : int
         Draws the ranks are taken among.
+    pareto_k : ndarray (n_sims,)
+        How far each posterior's approximation could be trusted; not a number where the engine was exact.
 
     References
     ----------
@@ -389,6 +391,7 @@ class Calibration:
 
     ranks: pd.DataFrame
     n_draws: int
+    pareto_k: NDArray[np.float64]
 
     def uniformity(self, bins: int = 10) -> pd.DataFrame:
         """Return a chi-squared test of uniform ranks for each parameter.
@@ -430,7 +433,7 @@ def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, eng
         Nearly independent draws of each posterior the truth is ranked among.
     seed : int, default 0
         Makes all of it reproducible.
-    engine : {"marginal", "latent"}, optional
+    engine : {"marginal", "laplace", "latent"}, optional
         As in `sample`.
 
     Returns
@@ -459,6 +462,7 @@ def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, eng
         raise SamplingError(f"n_sims={n_sims!r} must be at least 1.")
     truth = prior_draws(model.design, model.family, model.priors, n_sims, seed)
     rows = []
+    pareto_k = np.full(n_sims, np.nan)
     for i in range(n_sims):
         design = replace(model.design, y=truth.y[i])
         kernel = model.kernel.with_response(truth.y[i]) if model.family.is_gaussian_identity else None
@@ -466,11 +470,12 @@ def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, eng
             design, model.family, model.priors, kernel=kernel, draws=draws, chains=4, seed=seed + i, engine=engine,
             progress=False, cores=1,
         )  # fmt: skip
+        pareto_k[i] = post.run.pareto_k
         values = true_values(post, truth, i)
         rows.append(
             {name: int((d.ravel()[::4] < values[name]).sum()) for name, d in post.parameters.items() if name in values}
         )
-    return Calibration(pd.DataFrame(rows), draws)
+    return Calibration(pd.DataFrame(rows), draws, pareto_k)
 
 
 def true_values(post: Any, truth: PriorDraws, i: int) -> dict[str, float]:

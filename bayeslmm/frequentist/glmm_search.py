@@ -19,8 +19,9 @@ from bayeslmm.errors import FitError
 from bayeslmm.frequentist.optimize import Control, canonical, is_singular
 from bayeslmm.likelihood.descent import Descent, Objective, bfgs
 from bayeslmm.likelihood.laplace import Approximation, LaplaceKernel, start_aux
-from bayeslmm.likelihood.pirls import fill_blocks, with_blocks
+from bayeslmm.likelihood.pirls import with_blocks
 from bayeslmm.likelihood.quadrature import adaptive_loglik
+from bayeslmm.likelihood.rows import fill_blocks
 from bayeslmm.likelihood.search import Space, fill_space, from_theta, lift, new_space, pull_theta, to_theta
 
 Floats = NDArray[np.float64]
@@ -184,7 +185,7 @@ def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats]:
             "the likelihood cannot be computed even without group effects: the link may send the linear predictor\n"
             "  outside the family's domain. Try the family's default link."
         )
-    fill_blocks(kernel.cells, np.maximum(state.terms[:, 2], 1e-8), state.block_values)
+    fill_blocks(kernel.cells, np.maximum(state.terms[2], 1e-8), state.block_values)
     space = new_space(layout)
     fill_space(with_blocks(kernel.structure, state.block_values), layout.arrays, space)
     problem = Problem(kernel, space, layout.n_theta)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood.row_entry import rows_address
 from bayeslmm.likelihood.symbolic import Analysis
 
 Floats = NDArray[np.float64]
@@ -41,6 +43,21 @@ class Cells(NamedTuple):
         two scalar factors, whose block is one number).
     z_start : (F + 1,) int64
         First column of each factor in Z.
+    root_at : (R, n) int32
+        As `at`, of the factors whose levels are not sets of another's levels; none unless every factor is one column
+        of ones.
+    root_pair : (P, n) int32
+        Start of the block of Z'WZ where two of them meet.
+    fold_from, fold_to : int32
+        Effects: sums over rows of the first are part of the sum of the second, in this order.
+    derive_from, derive_to : int32
+        The same for the numbers of Z'WZ.
+    carrier : (q, p)
+        C, when X = Z C: then X has no columns here. No rows otherwise.
+    carries : (F,) bool
+        Factors with rows of C that are not zero.
+    evaluator : (1,) int64
+        Address of the compiled evaluation of rows.
     """
 
     y: Floats
@@ -53,6 +70,15 @@ class Cells(NamedTuple):
     at: NDArray[np.int32]
     pair: NDArray[np.int64]
     z_start: NDArray[np.int64]
+    root_at: NDArray[np.int32]
+    root_pair: NDArray[np.int32]
+    fold_from: NDArray[np.int32]
+    fold_to: NDArray[np.int32]
+    derive_from: NDArray[np.int32]
+    derive_to: NDArray[np.int32]
+    carrier: Floats
+    carries: NDArray[np.bool_]
+    evaluator: NDArray[np.int64]
 
 
 @compiled
@@ -191,7 +217,7 @@ def collapse(
     )
 
 
-def place(cells: Collapsed, analysis: Analysis, X: Floats) -> Cells:
+def place(cells: Collapsed, analysis: Analysis, R0: Floats) -> Cells:
     """Tell each cell where its effects and its blocks of Z'WZ are.
 
     Parameters
@@ -200,8 +226,8 @@ def place(cells: Collapsed, analysis: Analysis, X: Floats) -> Cells:
         The cells.
     analysis : Analysis
         The symbolic factorisation of their Z'Z.
-    X : ndarray (n, p)
-        Whitened columns.
+    R0 : ndarray (p, p)
+        Upper triangular; whitened columns are X R0^-1.
 
     Returns
     -------
@@ -218,14 +244,13 @@ def place(cells: Collapsed, analysis: Analysis, X: Floats) -> Cells:
     n_nodes = len(s.offset) - 1
     keys = s.block_column.astype(np.int64) * n_nodes + s.block_row
     pair = np.zeros((n, F * (F + 1) // 2), dtype=np.int64)
-    p = 0
-    for f in range(F):
-        for g in range(f, F):
-            high, low = np.maximum(positions[:, f], positions[:, g]), np.minimum(positions[:, f], positions[:, g])
-            start = s.block_start[np.searchsorted(keys, low * n_nodes + high)] + 1
-            scalar = cells.Z[f].shape[1] == 1 and cells.Z[g].shape[1] == 1
-            pair[:, p] = np.where(scalar | (positions[:, f] >= positions[:, g]), start, -start)
-            p += 1
+    for p, (f, g) in enumerate(_pairs(F)):
+        high, low = np.maximum(positions[:, f], positions[:, g]), np.minimum(positions[:, f], positions[:, g])
+        start = s.block_start[np.searchsorted(keys, low * n_nodes + high)] + 1
+        scalar = cells.Z[f].shape[1] == 1 and cells.Z[g].shape[1] == 1
+        pair[:, p] = np.where(scalar | (positions[:, f] >= positions[:, g]), start, -start)
+    tables = _tables(cells, at, pair)
+    carrier = _carrier(cells, at, analysis.n_columns) if len(tables.root_at) else None
     widths = [Z.shape[1] for Z in cells.Z]
     return Cells(
         y=cells.y,
@@ -233,9 +258,120 @@ def place(cells: Collapsed, analysis: Analysis, X: Floats) -> Cells:
         extra=cells.extra,
         weight=cells.weight,
         offset=cells.offset,
-        X=np.ascontiguousarray(X),
+        X=whitened(cells.X, R0) if carrier is None else np.zeros((n, 0)),
         Z=np.ascontiguousarray(np.hstack(cells.Z)) if F else np.zeros((n, 0)),
         at=at,
         pair=pair,
         z_start=np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
+        **tables._asdict(),
+        carrier=np.zeros((0, len(R0))) if carrier is None else whitened(carrier, R0),
+        carries=np.array([carrier is not None and bool(carrier[rows].any()) for rows in analysis.first_row]),
+        evaluator=np.array([rows_address()], dtype=np.int64),
     )
+
+
+def whitened(X: Floats, R0: Floats) -> Floats:
+    """Return X R0^-1, in C order.
+
+    Parameters
+    ----------
+    X : ndarray (n, p)
+        Columns as given.
+    R0 : ndarray (p, p)
+        Upper triangular.
+
+    Returns
+    -------
+    ndarray (n, p)
+    """
+    if not X.shape[1]:
+        return X
+    return np.ascontiguousarray(solve_triangular(R0, X.T, trans="T", lower=False).T)
+
+
+class Tables(NamedTuple):
+    """How sums over rows follow from few tables; the fields of `Cells` with these names."""
+
+    root_at: NDArray[np.int32]
+    root_pair: NDArray[np.int32]
+    fold_from: NDArray[np.int32]
+    fold_to: NDArray[np.int32]
+    derive_from: NDArray[np.int32]
+    derive_to: NDArray[np.int32]
+
+
+def _pairs(F: int) -> list[tuple[int, int]]:
+    return [(f, g) for f in range(F) for g in range(f, F)]
+
+
+def _tables(cells: Collapsed, at: NDArray[np.int32], pair: NDArray[np.int64]) -> Tables:
+    """Find the factors whose levels are sets of another's, and which sums follow from which."""
+    n, F = at.shape
+    none = np.zeros(0, dtype=np.int32)
+    if not F or any(Z.shape[1] != 1 or np.any(Z != 1.0) for Z in cells.Z):
+        return Tables(np.zeros((0, n), dtype=np.int32), np.zeros((0, n), dtype=np.int32), none, none, none, none)
+    order, parent = _finer(cells.codes)
+    roots = [f for f in order if parent[f] < 0]
+    entry = {}
+    for p, (f, g) in enumerate(_pairs(F)):
+        entry[f, g] = entry[g, f] = pair[:, p] - 1
+    fold = [_distinct(at[:, parent[f]], at[:, f]) for f in order if parent[f] >= 0]
+    met = [(f, g) for i, f in enumerate(roots) for g in roots[:i]] or [(roots[0], roots[0])]
+    derived = []
+    if len(roots) > 1:
+        for f in roots:
+            partner = min((g for g in roots if g != f), key=lambda g: cells.codes[g].max())
+            derived.append(_distinct(entry[f, partner], entry[f, f]))
+    for i, f in enumerate(order):
+        for g in order[: i + 1]:
+            if parent[f] >= 0:
+                derived.append(_distinct(entry[parent[f], f if g == f else g], entry[f, g]))
+            elif parent[g] >= 0:
+                derived.append(_distinct(entry[parent[g], f], entry[f, g]))
+    return Tables(
+        np.ascontiguousarray(at[:, roots].T),
+        np.array([entry[couple] for couple in met], dtype=np.int32),
+        *_joined(fold),
+        *_joined(derived),
+    )
+
+
+def _finer(codes: Sequence[NDArray[np.int32]]) -> tuple[list[int], list[int]]:
+    """Return the factors, finer ones first, and for each the nearest whose levels its own are sets of; -1 for none."""
+    count = [int(c.max()) + 1 for c in codes]
+    order = sorted(range(len(codes)), key=lambda f: (-count[f], f))
+    parent = [-1] * len(codes)
+    for i, f in enumerate(order):
+        for g in reversed(order[:i]):
+            level = np.zeros(count[g], dtype=np.int64)
+            level[codes[g]] = codes[f]
+            if np.array_equal(level[codes[g]], codes[f]):
+                parent[f] = g
+                break
+    return order, parent
+
+
+def _distinct(fine: NDArray, coarse: NDArray) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    values, first = np.unique(fine, return_index=True)
+    return values.astype(np.int32), coarse[first].astype(np.int32)
+
+
+def _joined(parts: list[tuple[NDArray[np.int32], NDArray[np.int32]]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    none = np.zeros(0, dtype=np.int32)
+    return np.concatenate([none, *(a for a, _ in parts)]), np.concatenate([none, *(b for _, b in parts)])
+
+
+def _carrier(cells: Collapsed, at: NDArray[np.int32], q: int) -> Floats | None:
+    """Return C (q, p) with X = Z C, each column on the smallest factor that determines it; None if one has none."""
+    out = np.zeros((q, cells.X.shape[1]))
+    by_size = sorted(range(len(cells.codes)), key=lambda f: int(cells.codes[f].max()))
+    for c, x in enumerate(cells.X.T):
+        for f in by_size:
+            values = np.zeros(q)
+            values[at[:, f]] = x
+            if np.array_equal(values[at[:, f]], x):
+                out[:, c] = values
+                break
+        else:
+            return None
+    return out

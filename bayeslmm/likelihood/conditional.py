@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from bayeslmm.errors import FitError
 from bayeslmm.likelihood.cholesky import invert, solve_half, solve_other_half
 from bayeslmm.likelihood.laplace import LaplaceKernel, gather_inverse
-from bayeslmm.likelihood.pirls import State, add_weighted_columns, times_lambda_transposed, with_blocks
+from bayeslmm.likelihood.pirls import State, times_lambda_transposed, with_blocks
+from bayeslmm.likelihood.rows import weighted_columns
 
 Floats = NDArray[np.float64]
 NUMBERS_AT_ONCE = 2_000_000
@@ -67,7 +68,7 @@ class Conditional:
         kernel, state = self.kernel, self.state
         out = np.zeros((kernel.analysis.n_columns, kernel.p))
         s = with_blocks(kernel.structure, state.block_values)
-        add_weighted_columns(kernel.cells, state.terms[:, 2], out)
+        weighted_columns(kernel.cells, s, state.terms[2], out)
         times_lambda_transposed(s, kernel.layout.flat_templates(self.theta), out)
         solve_half(s, state.work, out)
         solve_other_half(s, state.work, out)

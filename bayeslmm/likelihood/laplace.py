@@ -34,32 +34,41 @@ from scipy.linalg import solve_triangular
 from bayeslmm.errors import DataError, FitError
 from bayeslmm.families import LINKS, Family
 from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.cells import Cells, Collapsed, collapse, place
+from bayeslmm.likelihood.cells import Cells, Collapsed, collapse, place, whitened
 from bayeslmm.likelihood.cholesky import invert, solve_half, solve_other_half
 from bayeslmm.likelihood.covariance import Layout
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, likelihood_constant, row_terms
+from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, likelihood_constant
 from bayeslmm.likelihood.pirls import (
     FIXED,
     JOINT,
     PROFILE,
     State,
-    add_rows,
     conditional_mode,
+    log_prior,
     new_state,
-    predictor,
     solve_schur,
     times_lambda,
     times_lambda_transposed,
     with_blocks,
+)
+from bayeslmm.likelihood.rows import (
+    add_column_forms,
+    add_columns,
+    add_rows,
+    evaluate_rows,
+    own_parameter_gradient,
+    predictor,
+    quadratic_forms,
 )
 from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
 
 Floats = NDArray[np.float64]
 TIGHT = 1e-19
 """Newton decrement at which a search for the mode ends: log|A| is then free of the start to about ten digits."""
+NOTHING = 1e-14
+"""Newton decrement of a step that is not worth taking."""
 _u = np.uint64  # an unsigned index is not tested for being negative
-_CUMULATIVE = FAMILY_CODES["cumulative"]
 
 
 @compiled
@@ -83,145 +92,145 @@ def gather_inverse(s, w, values):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def inverse_times_row(cells, inverse_values, i, v, out):  # type: ignore[no-untyped-def]
-    """Set out = (A^-1 v) at the effects of cell i, for v there."""
-    n_factors = cells.at.shape[1]
-    out[:] = 0.0
-    p = 0
-    for f in range(n_factors):
-        first_f = cells.z_start[f]
-        k_f = cells.z_start[f + 1] - first_f
-        for g in range(f, n_factors):
-            first_g = cells.z_start[g]
-            k_g = cells.z_start[g + 1] - first_g
-            start = cells.pair[i, p]
-            p += 1
-            for a in range(k_f):
-                for b in range(k_g):
-                    if start > 0:
-                        x = inverse_values[start - 1 + a * k_g + b]
-                    else:
-                        x = inverse_values[-start - 1 + b * k_f + a]
-                    out[first_f + a] += x * v[first_g + b]
-                    if f != g:
-                        out[first_g + b] += x * v[first_f + a]
+def divide(root, rows, out):  # type: ignore[no-untyped-def]
+    """Set out = rows L'^-1, row by row, L = `root` lower triangular."""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            total = rows[i, c]
+            for d in range(c):
+                total -= root[c, d] * out[i, d]
+            out[i, c] = total / root[c, c]
 
 
 @compiled
-def scalar_leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
-    """Do `leverages` when every factor has one effect."""
-    n, p = cells.X.shape
-    n_factors = cells.at.shape[1]
-    v, out, gradient = np.empty(n_factors), np.empty(n_factors), np.zeros(n_factors)
-    rest, solved = np.empty(p), np.empty(p)
-    precision = np.eye(p)
-    if joint == JOINT:
-        solve_schur(state, precision)
-    for i in range(n):
-        for f in range(n_factors):
-            v[f] = templates[f] * cells.Z[i, f]
-            out[f] = 0.0
-        pair = 0
-        h = 0.0
-        for f in range(n_factors):
-            vf = v[f]
-            total = out[f] + state.inverse_values[_u(cells.pair[i, pair] - 1)] * vf
-            pair += 1
-            for g in range(f + 1, n_factors):
-                x = state.inverse_values[_u(cells.pair[i, pair] - 1)]
-                total += x * v[g]
-                out[g] += x * vf
-                pair += 1
-            out[f] = total
-            h += total * vf
-        if joint == JOINT:
-            for c in range(p):
-                rest[c] = cells.X[i, c]
-            for f in range(n_factors):
-                row, vf = _u(cells.at[i, f]), v[f]
-                for c in range(p):
-                    rest[c] -= state.border[row, c] * vf
-            for c in range(p):
+def prepare_border(cells, s, templates, state, template_gradient):  # type: ignore[no-untyped-def]
+    """Fill tilt = B L'^-1 and reach = (C - Lambda B) L'^-1, L L' = P; add what the border gives to the gradient.
+
+    The inverse of the bordered system is A^-1 + tilt tilt' for the effects, and reach reach' is what the coefficients
+    add to the covariance of what rows see of them.
+    """
+    p = state.border.shape[1]
+    divide(state.schur, state.border, state.tilt)
+    divide(state.schur, state.products, state.reach)
+    for node in range(s.node_factor.size):
+        f = s.node_factor[node]
+        k, base, t = s.factor_k[f], s.offset[node], s.template_start[f]
+        for i in range(k):
+            for j in range(k):
                 total = 0.0
-                for d in range(p):
-                    total += precision[c, d] * rest[d]
-                solved[c] = total
-                h += total * rest[c]
-            for f in range(n_factors):
-                row = _u(cells.at[i, f])
-                total = out[f]
                 for c in range(p):
-                    total -= state.border[row, c] * solved[c]
-                out[f] = total
-        leverage[i] = h
-        w = state.terms[i, 2]
-        for f in range(n_factors):
-            gradient[f] -= w * cells.Z[i, f] * out[f]
-    for f in range(n_factors):
-        template_gradient[f] += gradient[f]
+                    total += state.reach[base + i, c] * state.tilt[base + j, c]
+                template_gradient[t + i * k + j] += total
+    if cells.carrier.shape[0] > 0:
+        divide(state.schur, cells.carrier, state.reach)
+    else:
+        state.reach[:, :] = 0.0
+    for node in range(s.node_factor.size):
+        f = s.node_factor[node]
+        k, base, t = s.factor_k[f], s.offset[node], s.template_start[f]
+        for i in range(k):
+            for j in range(i + 1):
+                x = templates[t + i * k + j]
+                for c in range(p):
+                    state.reach[base + i, c] -= x * state.tilt[base + j, c]
+
+
+@compiled
+def spread_inverse(cells, s, w, templates, state, joint, template_gradient):  # type: ignore[no-untyped-def]
+    """Fill inverse_values with the covariance of Z'WZ's pairs of effects as rows see them.
+
+    That is Lambda A^-1 Lambda', with what the coefficients add when they are carried by the effects. Half the
+    derivative of the log-determinant in Lambda, Z'WZ Lambda times the effects' block of the inverse, is subtracted from
+    the gradient.
+    """
+    p = state.tilt.shape[1] if joint == JOINT else 0
+    reach = p if cells.carrier.shape[0] > 0 else 0
+    n_head_rows = s.offset[s.row_start.size - 1]
+    inner, below, beside = w.small[0], w.small[1], w.small[2]
+    for b in range(s.block_row.size):
+        r, c = s.block_row[b], s.block_column[b]
+        fr, fc = s.node_factor[r], s.node_factor[c]
+        height, width = s.factor_k[fr], s.factor_k[fc]
+        left, right = s.template_start[fr], s.template_start[fc]
+        start, target = s.block_start[b], s.block_target[b]
+        row, column = s.offset[r], s.offset[c]
+        if height == 1 and width == 1:
+            x = w.head_inverse[_u(target)] if target >= 0 else w.tail[_u(row - n_head_rows), _u(column - n_head_rows)]
+            value = x * templates[left] * templates[right]
+            for k in range(reach):
+                value += state.reach[_u(row), k] * state.reach[_u(column), k]
+            for k in range(p):
+                x += state.tilt[_u(row), k] * state.tilt[_u(column), k]
+            state.inverse_values[start] = value
+            x *= s.block_values[start]
+            template_gradient[right] -= x * templates[left]
+            if r != c:
+                template_gradient[left] -= x * templates[right]
+            continue
+        for i in range(height):
+            for j in range(width):
+                if target >= 0:
+                    inner[i, j] = w.head_inverse[target + i * width + j]
+                else:
+                    first, second = row + i - n_head_rows, column + j - n_head_rows
+                    inner[i, j] = w.tail[max(first, second), min(first, second)]
+        for i in range(height):
+            for j in range(width):
+                total = 0.0
+                for l in range(i + 1):
+                    total += templates[left + i * height + l] * inner[l, j]
+                below[i, j] = total
+        for i in range(height):
+            for j in range(width):
+                total = 0.0
+                for l in range(j + 1):
+                    total += below[i, l] * templates[right + j * width + l]
+                for k in range(reach):
+                    total += state.reach[row + i, k] * state.reach[column + j, k]
+                state.inverse_values[start + i * width + j] = total
+        for i in range(height):
+            for j in range(width):
+                for k in range(p):
+                    inner[i, j] += state.tilt[row + i, k] * state.tilt[column + j, k]
+        for i in range(height):
+            for j in range(width):
+                total = 0.0
+                for l in range(i + 1):
+                    total += templates[left + i * height + l] * inner[l, j]
+                below[i, j] = total
+                total = 0.0
+                for l in range(j + 1):
+                    total += templates[right + j * width + l] * inner[i, l]
+                beside[i, j] = total
+        for i in range(height):
+            for j in range(width):
+                x = s.block_values[start + i * width + j]
+                for l in range(width):
+                    template_gradient[right + j * width + l] -= x * below[i, l]
+                if r != c:
+                    for l in range(height):
+                        template_gradient[left + i * height + l] -= x * beside[l, j]
 
 
 @compiled
 def leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
     """Fill the leverage of each cell, and subtract d log-determinant / d Lambda / 2 from the template gradient."""
-    n, p = cells.X.shape
-    width = cells.Z.shape[1]
-    if width == cells.at.shape[1]:
-        scalar_leverages(cells, s, templates, state, joint, leverage, template_gradient)
-        return
-    v, out = np.empty(width), np.empty(width)
-    rest, solved = np.empty(p), np.empty(p)
-    precision = np.eye(p)
+    work, inverse = state.work, state.inverse_work
+    inverse.head[:] = work.head
+    inverse.tail[:, :] = work.tail
+    invert(s, inverse)
     if joint == JOINT:
-        solve_schur(state, precision)
-    for i in range(n):
-        for f in range(cells.at.shape[1]):
-            first = cells.z_start[f]
-            k, t = s.factor_k[f], s.template_start[f]
-            for j in range(k):
-                total = 0.0
-                for a in range(j, k):
-                    total += templates[t + a * k + j] * cells.Z[i, first + a]
-                v[first + j] = total
-        inverse_times_row(cells, state.inverse_values, i, v, out)
-        h = 0.0
-        for a in range(width):
-            h += v[a] * out[a]
-        if joint == JOINT:
-            for c in range(p):
-                rest[c] = cells.X[i, c]
-            for f in range(cells.at.shape[1]):
-                base, first = cells.at[i, f], cells.z_start[f]
-                for a in range(cells.z_start[f + 1] - first):
-                    row = _u(base + a)
-                    for c in range(p):
-                        rest[c] -= state.border[row, c] * v[first + a]
-            for c in range(p):
-                total = 0.0
-                for d in range(p):
-                    total += precision[c, d] * rest[d]
-                solved[c] = total
-                h += total * rest[c]
-            for f in range(cells.at.shape[1]):
-                base, first = cells.at[i, f], cells.z_start[f]
-                for a in range(cells.z_start[f + 1] - first):
-                    row = _u(base + a)
-                    for c in range(p):
-                        out[first + a] -= state.border[row, c] * solved[c]
-        leverage[i] = h
-        w = state.terms[i, 2]
-        for f in range(cells.at.shape[1]):
-            first = cells.z_start[f]
-            k, t = s.factor_k[f], s.template_start[f]
-            for a in range(k):
-                for b in range(k):
-                    template_gradient[t + a * k + b] -= w * cells.Z[i, first + a] * out[first + b]
+        prepare_border(cells, s, templates, state, template_gradient)
+    spread_inverse(cells, s, inverse, templates, state, joint, template_gradient)
+    quadratic_forms(cells, s, state.inverse_values, leverage)
+    if joint == JOINT and cells.carrier.shape[0] == 0:
+        add_column_forms(cells, state.schur, state.reach, leverage)
 
 
 @compiled
-def solve_system(cells, s, state, joint, right, right_beta):  # type: ignore[no-untyped-def]
+def solve_system(s, state, joint, right, right_beta):  # type: ignore[no-untyped-def]
     """Overwrite (right, right_beta) by the solution of the (bordered) system; border must be in place."""
-    p = cells.X.shape[1]
+    p = state.border.shape[1]
     if joint != FIXED:
         for i in range(right.shape[0]):
             for c in range(p):
@@ -247,24 +256,6 @@ def outer_by_factor(s, left, right, scale, template_gradient):  # type: ignore[n
 
 
 @compiled
-def own_parameter_gradient(cells, family, link, aux, state, leverage, response, out):  # type: ignore[no-untyped-def]
-    """Fill the gradient in the family's own parameters, `response` being Z Lambda delta (+ X delta_beta)."""
-    out[:] = 0.0
-    if aux.size == 0:
-        return
-    for i in range(state.eta.size):
-        _, _, _, _, la, ga, wa, lb, gb, wb = row_terms(
-            family, link, cells.y[i], cells.size[i], cells.extra[i], state.eta[i], aux
-        )
-        w = cells.weight[i]
-        category = int(cells.y[i]) if family == _CUMULATIVE else 0
-        if category < aux.size:
-            out[category] += w * (la - 0.5 * (leverage[i] * wa + ga * response[i]))
-        if category > 0:
-            out[category - 1] += w * (lb - 0.5 * (leverage[i] * wb + gb * response[i]))
-
-
-@compiled
 def laplace(  # type: ignore[no-untyped-def]
     cells, s, state, family, link, templates, aux, joint, mean, precision, tolerance, gradients,
     template_gradient, beta_gradient, aux_gradient,
@@ -272,51 +263,60 @@ def laplace(  # type: ignore[no-untyped-def]
     """Return the Laplace log-likelihood at state.beta without its constant, and fill the gradients when asked.
 
     Not a number when the mode cannot be found. In the joint modes state.beta moves to the mode and its gradient stays
-    zero. The decrement left by the search is credited to the value, to first order in the log determinant, so that the
-    value does not depend on where the search started.
+    zero. With gradients, the Newton step that the search left is taken: everything but the curvature is then exact to
+    second order, and log|A| is corrected to first order, so that the value does not depend on where the search started.
     """
     value, log_a, log_p, decrement = conditional_mode(
         cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance
     )
-    total = value - 0.5 * log_a - (0.5 * log_p if joint == JOINT else 0.0) + 0.5 * decrement
-    if total != total or not gradients:
-        return total
-    work, inverse = state.work, state.inverse_work
-    inverse.head[:] = work.head
-    inverse.tail[:, :] = work.tail
-    invert(s, inverse)
-    gather_inverse(s, inverse, state.inverse_values)
+    total = -0.5 * log_a - (0.5 * log_p if joint == JOINT else 0.0)
+    if value != value or total != total or not gradients:
+        return value + total + 0.5 * decrement
     template_gradient[:] = 0.0
     beta_gradient[:] = 0.0
-    leverage, pull, response = state.rows[:, 0], state.rows[:, 1], state.rows[:, 2]
+    p = state.border.shape[1]
+    leverage, pull, response = state.rows[0], state.rows[1], state.rows[2]
     leverages(cells, s, templates, state, joint, leverage, template_gradient)
-    n, p = cells.X.shape
-    for i in range(n):
-        pull[i] = state.terms[i, 3] * leverage[i]
-        total -= 0.5 * pull[i] * state.change[i]
-    delta = state.step
-    delta_beta = np.zeros((p, 1))
+    for i in range(leverage.size):
+        total -= 0.5 * state.terms[3, i] * leverage[i] * state.change[i]
+    if decrement > NOTHING:
+        value = take_step(cells, s, templates, state, family, link, aux, mean, precision)
+    total += value
+    for i in range(leverage.size):
+        pull[i] = state.terms[3, i] * leverage[i]
+    delta, delta_beta = state.step, np.zeros((p, 1))
     add_rows(cells, pull, delta)
-    times_lambda_transposed(s, templates, delta)
     if joint != FIXED:
-        for i in range(n):
-            for c in range(p):
-                delta_beta[c, 0] += cells.X[i, c] * pull[i]
-    solve_system(cells, s, state, joint, delta, delta_beta)
+        add_columns(cells, pull, delta, delta_beta)
+    times_lambda_transposed(s, templates, delta)
+    solve_system(s, state, joint, delta, delta_beta)
     times_lambda(s, templates, delta, state.trial)
-    predictor(cells, state.trial, delta_beta, np.zeros(n), response)
-    for i in range(n):
-        pull[i] = state.terms[i, 1] - 0.5 * (pull[i] - state.terms[i, 2] * response[i])
-    if joint == FIXED:
-        for i in range(n):
-            for c in range(p):
-                beta_gradient[c] += cells.X[i, c] * pull[i]
-    add_rows(cells, pull, state.trial)
-    outer_by_factor(s, state.trial, state.u, 1.0, template_gradient)
-    add_rows(cells, state.terms[:, 1], state.trial)
+    predictor(cells, state.trial, delta_beta, False, state.effects, response)
+    add_rows(cells, state.terms[1], state.trial)
     outer_by_factor(s, state.trial, delta, -0.5, template_gradient)
-    own_parameter_gradient(cells, family, link, aux, state, leverage, response, aux_gradient)
+    for i in range(leverage.size):
+        pull[i] = state.terms[1, i] - 0.5 * (pull[i] - state.terms[2, i] * response[i])
+    add_rows(cells, pull, state.trial)
+    if joint == FIXED:
+        by_beta = np.zeros((p, 1))
+        add_columns(cells, pull, state.trial, by_beta)
+        beta_gradient[:] = by_beta[:, 0]
+    outer_by_factor(s, state.trial, state.u, 1.0, template_gradient)
+    own_parameter_gradient(cells, family, link, aux, state.eta, leverage, response, aux_gradient)
     return total
+
+
+@compiled
+def take_step(cells, s, templates, state, family, link, aux, mean, precision):  # type: ignore[no-untyped-def]
+    """Take the Newton step that a search left; return the penalised log-likelihood there."""
+    state.u[:, :] += state.step
+    state.beta[:, :] += state.beta_step
+    times_lambda(s, templates, state.u, state.b)
+    state.eta[:] += state.change
+    value = evaluate_rows(cells, family, link, aux, state.eta, state.terms) + log_prior(mean, precision, state.beta)
+    for i in range(state.u.shape[0]):
+        value -= 0.5 * state.u[i, 0] ** 2
+    return value
 
 
 class Approximation(NamedTuple):
@@ -429,7 +429,6 @@ class LaplaceKernel:
         products: CrossProducts = cross_products(np.zeros(len(cells.y)), cells.X, blocks, cells.weight)
         analysis = analyse(products)
         R0 = products.R0 / np.sqrt(cells.weight.sum()) if X.shape[1] else products.R0
-        whitened = solve_triangular(R0, cells.X.T, trans="T", lower=False).T if X.shape[1] else cells.X
         ones = np.ones(n)
         weight = ones if weights is None else weights
         n_aux = int(y.max()) if family.name == "cumulative" else int(family.parameter != "")
@@ -437,12 +436,12 @@ class LaplaceKernel:
             family=family,
             layout=layout,
             collapsed=cells,
-            cells=place(cells, analysis, whitened),
+            cells=place(cells, analysis, R0),
             analysis=analysis,
             R0=R0,
             constant=likelihood_constant(family.name, y, trials, weight),
             n_rows=n,
-            cold_beta=_cold_start(family, cells, whitened),
+            cold_beta=_cold_start(family, cells, whitened(cells.X, R0)),
             n_aux=n_aux,
         )
 
@@ -476,7 +475,7 @@ class LaplaceKernel:
     @property
     def p(self) -> int:
         """Number of coefficients."""
-        return int(self.cells.X.shape[1])
+        return len(self.R0)
 
     @property
     def codes(self) -> tuple[int, int]:
@@ -613,10 +612,10 @@ class LaplaceKernel:
         )
 
 
-def _cold_start(family: Family, cells: Collapsed, whitened: Floats) -> Floats:
+def _cold_start(family: Family, cells: Collapsed, white: Floats) -> Floats:
     """Return coefficients (p,) from a regression of the linked response, pulled towards its mean into the domain."""
-    if not whitened.shape[1] or family.name == "cumulative":
-        return np.zeros(whitened.shape[1])
+    if not white.shape[1] or family.name == "cumulative":
+        return np.zeros(white.shape[1])
     mean = np.average(cells.y, weights=cells.weight)
     mu = 0.5 * (cells.y + mean)
     if family.link in ("logit", "probit", "cloglog", "cauchit"):
@@ -626,12 +625,12 @@ def _cold_start(family: Family, cells: Collapsed, whitened: Floats) -> Floats:
         flat = LINKS[family.link].link(np.full(1, mean))[0]
     target = np.where(np.isfinite(target), target, flat)
     root = np.sqrt(cells.weight)
-    beta = np.linalg.lstsq(whitened * root[:, None], target * root, rcond=None)[0]
-    fitted = LINKS[family.link].inverse(whitened @ beta + cells.offset)
+    beta = np.linalg.lstsq(white * root[:, None], target * root, rcond=None)[0]
+    fitted = LINKS[family.link].inverse(white @ beta + cells.offset)
     if np.all(np.isfinite(fitted)) and (family.name == "gaussian" or np.all(fitted > 0)):
         return np.asarray(beta)
     level = np.full(len(target), flat) - cells.offset
-    return np.asarray(np.linalg.lstsq(whitened * root[:, None], level * root, rcond=None)[0])
+    return np.asarray(np.linalg.lstsq(white * root[:, None], level * root, rcond=None)[0])
 
 
 def start_aux(kernel: LaplaceKernel) -> Floats:

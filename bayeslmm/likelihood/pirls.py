@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from bayeslmm.likelihood._compiled import cholesky, compiled, solve_lower
 from bayeslmm.likelihood.cells import Cells
 from bayeslmm.likelihood.cholesky import Workspace, factorise, new_workspace, solve_half, solve_other_half
-from bayeslmm.likelihood.families_jit import row_terms
+from bayeslmm.likelihood.rows import (
+    add_columns,
+    add_rows,
+    add_weighted_gram,
+    evaluate_rows,
+    fill_blocks,
+    predictor,
+    weighted_columns,
+)
 from bayeslmm.likelihood.symbolic import Analysis, Structure
 
 Floats = NDArray[np.float64]
@@ -24,7 +32,6 @@ FIXED, JOINT, PROFILE = 0, 1, 2
 """Coefficients: given; moving with u and integrated out like u; moving with u but not integrated."""
 
 MAX_STEPS = 100
-_u = np.uint64  # an unsigned index is not tested for being negative
 MAX_HALVINGS = 40
 
 
@@ -43,20 +50,26 @@ class State(NamedTuple):
         Coefficients that a cold search starts from.
     eta : (n,)
         Linear predictor.
-    terms : (n, 4)
+    terms : (4, n)
         Log-likelihood, l', w = -l'' and w', weighted, per cell.
     block_values, inverse_values : float64
         Z'WZ, and the selected inverse of A on its pattern.
     step, trial : (q, 1)
-        Scratch.
-    border : (q, p)
-        A^-1 Lambda' Z'WX.
+        Newton step of the effects, and scratch.
+    beta_step : (p, 1)
+        Newton step of the coefficients.
+    products, border : (q, p)
+        Z'WX and A^-1 Lambda' Z'WX.
     schur : (p, p)
         Lower Cholesky factor of P.
-    change : (n,)
-        Direction of the linear predictor.
-    rows : (n, 3)
+    change, before : (n,)
+        Direction of the linear predictor, and where it was.
+    rows : (3, n)
         Scratch per cell.
+    effects : (q,)
+        Scratch.
+    reach, tilt : (q, p)
+        With P = L L': (C - Lambda B) L'^-1 and B L'^-1, for the border B and the carrier C.
     """
 
     u: Floats
@@ -70,10 +83,16 @@ class State(NamedTuple):
     inverse_values: Floats
     step: Floats
     trial: Floats
+    beta_step: Floats
+    products: Floats
     border: Floats
     schur: Floats
     change: Floats
+    before: Floats
     rows: Floats
+    effects: Floats
+    reach: Floats
+    tilt: Floats
     work: Workspace
     inverse_work: Workspace
 
@@ -95,7 +114,7 @@ def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
     State
         Cold: the first search starts at zero.
     """
-    n, p = cells.X.shape
+    n, p = len(cells.y), cells.carrier.shape[1]
     q = analysis.n_columns
     blocks = analysis.structure.block_values
     return State(
@@ -105,15 +124,21 @@ def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
         warm=np.zeros(1),
         cold_beta=cold_beta.reshape(p, 1).copy(),
         eta=np.zeros(n),
-        terms=np.zeros((n, 4)),
+        terms=np.zeros((4, n)),
         block_values=np.zeros_like(blocks),
         inverse_values=np.zeros_like(blocks),
         step=np.zeros((q, 1)),
         trial=np.zeros((q, 1)),
+        beta_step=np.zeros((p, 1)),
+        products=np.zeros((q, p)),
         border=np.zeros((q, p)),
         schur=np.zeros((p, p)),
         change=np.zeros(n),
-        rows=np.zeros((n, 3)),
+        before=np.zeros(n),
+        rows=np.zeros((3, n)),
+        effects=np.zeros(q),
+        reach=np.zeros((q, p)),
+        tilt=np.zeros((q, p)),
         work=new_workspace(analysis, 1),
         inverse_work=new_workspace(analysis, 1),
     )
@@ -155,120 +180,6 @@ def times_lambda_transposed(s, templates, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def predictor(cells, b, beta, offset, eta):  # type: ignore[no-untyped-def]
-    """Set eta = offset + X beta + Z b."""
-    n, p = cells.X.shape
-    n_factors = cells.at.shape[1]
-    scalars = cells.Z.shape[1] == n_factors
-    for i in range(n):
-        total = offset[i]
-        for c in range(p):
-            total += cells.X[i, c] * beta[c, 0]
-        if scalars:
-            for f in range(n_factors):
-                total += cells.Z[i, f] * b[_u(cells.at[i, f]), 0]
-            eta[i] = total
-            continue
-        for f in range(n_factors):
-            base = cells.at[i, f]
-            first = cells.z_start[f]
-            for a in range(cells.z_start[f + 1] - first):
-                total += cells.Z[i, first + a] * b[base + a, 0]
-        eta[i] = total
-
-
-@compiled
-def add_rows(cells, values, out):  # type: ignore[no-untyped-def]
-    """Set out (q, 1) = Z' values."""
-    out[:, 0] = 0.0
-    for i in range(values.size):
-        x = values[i]
-        for f in range(cells.at.shape[1]):
-            base = cells.at[i, f]
-            first = cells.z_start[f]
-            for a in range(cells.z_start[f + 1] - first):
-                out[base + a, 0] += cells.Z[i, first + a] * x
-
-
-@compiled
-def add_weighted_columns(cells, weights, out):  # type: ignore[no-untyped-def]
-    """Set out (q, p) = Z' W X."""
-    out[:, :] = 0.0
-    for i in range(weights.size):
-        w = weights[i]
-        for f in range(cells.at.shape[1]):
-            base = cells.at[i, f]
-            first = cells.z_start[f]
-            for a in range(cells.z_start[f + 1] - first):
-                wz = w * cells.Z[i, first + a]
-                row = _u(base + a)
-                for c in range(cells.X.shape[1]):
-                    out[row, c] += wz * cells.X[i, c]
-
-
-@compiled
-def fill_scalars(cells, weights, values):  # type: ignore[no-untyped-def]
-    """Do `fill_blocks` when every factor has one effect."""
-    n_factors = cells.at.shape[1]
-    for i in range(weights.size):
-        w = weights[i]
-        p = 0
-        for f in range(n_factors):
-            wz = w * cells.Z[i, f]
-            for g in range(f, n_factors):
-                values[_u(cells.pair[i, p] - 1)] += wz * cells.Z[i, g]
-                p += 1
-
-
-@compiled
-def fill_blocks(cells, weights, values):  # type: ignore[no-untyped-def]
-    """Set the numbers of Z' W Z."""
-    values[:] = 0.0
-    n_factors = cells.at.shape[1]
-    if cells.Z.shape[1] == n_factors:
-        fill_scalars(cells, weights, values)
-        return
-    for i in range(weights.size):
-        w = weights[i]
-        p = 0
-        for f in range(n_factors):
-            first_f = cells.z_start[f]
-            k_f = cells.z_start[f + 1] - first_f
-            for g in range(f, n_factors):
-                first_g = cells.z_start[g]
-                k_g = cells.z_start[g + 1] - first_g
-                start = cells.pair[i, p]
-                p += 1
-                if k_f == 1 and k_g == 1:
-                    values[abs(start) - 1] += w * cells.Z[i, first_f] * cells.Z[i, first_g]
-                elif start > 0:
-                    for a in range(k_f):
-                        for b in range(k_g):
-                            values[start - 1 + a * k_g + b] += w * cells.Z[i, first_f + a] * cells.Z[i, first_g + b]
-                else:
-                    for b in range(k_g):
-                        for a in range(k_f):
-                            values[-start - 1 + b * k_f + a] += w * cells.Z[i, first_f + a] * cells.Z[i, first_g + b]
-
-
-@compiled
-def evaluate_rows(cells, family, link, aux, eta, terms):  # type: ignore[no-untyped-def]
-    """Fill terms (n, 4), return the log-likelihood; minus infinity where it is not a number."""
-    total = 0.0
-    for i in range(eta.size):
-        value, slope, curve, bend, _, _, _, _, _, _ = row_terms(
-            family, link, cells.y[i], cells.size[i], cells.extra[i], eta[i], aux
-        )
-        w = cells.weight[i]
-        terms[i, 0] = w * value
-        terms[i, 1] = w * slope
-        terms[i, 2] = w * curve
-        terms[i, 3] = w * bend
-        total += w * value
-    return total if total == total else -np.inf
-
-
-@compiled
 def start_effects(s, templates, state):  # type: ignore[no-untyped-def]
     """Set u from the last mode: keep u, or keep b = Lambda u, whichever is nearer to zero, level by level."""
     if state.warm[0] == 0.0:
@@ -304,18 +215,15 @@ def log_prior(mean, precision, beta):  # type: ignore[no-untyped-def]
 @compiled
 def border_system(cells, s, templates, state, weights, precision):  # type: ignore[no-untyped-def]
     """Fill border = A^-1 Lambda' Z'WX and factor P; return log|P|, not a number when P is not positive definite."""
-    p = cells.X.shape[1]
-    add_weighted_columns(cells, weights, state.border)
+    p = state.border.shape[1]
+    weighted_columns(cells, s, weights, state.products)
+    state.border[:, :] = state.products
     times_lambda_transposed(s, templates, state.border)
     solve_half(s, state.work, state.border)
     for i in range(p):
         for j in range(i + 1):
             state.schur[i, j] = precision[i, j] if precision.size else 0.0
-    for i in range(weights.size):
-        for c in range(p):
-            wx = weights[i] * cells.X[i, c]
-            for d in range(c + 1):
-                state.schur[c, d] += wx * cells.X[i, d]
+    add_weighted_gram(cells, weights, state.products, state.schur)
     for row in range(state.border.shape[0]):
         for c in range(p):
             x = state.border[row, c]
@@ -345,13 +253,13 @@ def newton_system(cells, s, templates, state, joint, precision):  # type: ignore
     """Factor the system at the current terms; return (log|A|, log|P|, whether curvature had to be made positive)."""
     for bent in range(2):
         if bent:
-            for i in range(state.terms.shape[0]):
-                state.terms[i, 2] = abs(state.terms[i, 2])
-        fill_blocks(cells, state.terms[:, 2], state.block_values)
+            for i in range(state.terms.shape[1]):
+                state.terms[2, i] = abs(state.terms[2, i])
+        fill_blocks(cells, state.terms[2], state.block_values)
         log_a = factorise(s, state.work, templates)
         log_p = 0.0
         if log_a == log_a and joint != FIXED:
-            log_p = border_system(cells, s, templates, state, state.terms[:, 2], precision)
+            log_p = border_system(cells, s, templates, state, state.terms[2], precision)
         if log_a == log_a and log_p == log_p:
             return log_a, log_p, bent == 1
     return np.nan, np.nan, True
@@ -360,8 +268,11 @@ def newton_system(cells, s, templates, state, joint, precision):  # type: ignore
 @compiled
 def newton_direction(cells, s, templates, state, joint, mean, precision, beta_step):  # type: ignore[no-untyped-def]
     """Fill step, beta_step and change; return the Newton decrement."""
-    p = cells.X.shape[1]
-    add_rows(cells, state.terms[:, 1], state.step)
+    p = state.border.shape[1]
+    gradient = np.zeros((p, 1))
+    add_rows(cells, state.terms[1], state.step)
+    if joint != FIXED:
+        add_columns(cells, state.terms[1], state.step, gradient)
     times_lambda_transposed(s, templates, state.step)
     decrement = 0.0
     for i in range(state.u.shape[0]):
@@ -370,10 +281,6 @@ def newton_direction(cells, s, templates, state, joint, mean, precision, beta_st
     solve_half(s, state.work, state.step)
     solve_other_half(s, state.work, state.step)
     if joint != FIXED:
-        gradient = np.zeros((p, 1))
-        for i in range(state.terms.shape[0]):
-            for c in range(p):
-                gradient[c, 0] += cells.X[i, c] * state.terms[i, 1]
         for c in range(precision.shape[0]):
             for d in range(precision.shape[0]):
                 gradient[c, 0] -= precision[c, d] * (state.beta[d, 0] - mean[d])
@@ -400,12 +307,11 @@ def search(cells, s, templates, state, family, link, aux, joint, mean, precision
     The value is not a number when the search fails. On return `terms` belong to `eta`, the factor to `terms`, and `b`
     to `u`; `change` and the decrement describe the Newton step not taken.
     """
-    q, p = state.u.shape[0], cells.X.shape[1]
-    no_offset = np.zeros(state.eta.size)
-    beta_step = np.zeros((p, 1))
-    before = np.empty(state.eta.size)
+    q, p = state.border.shape
+    beta_step = state.beta_step
+    beta_step[:, :] = 0.0
     times_lambda(s, templates, state.u, state.b)
-    predictor(cells, state.b, state.beta, cells.offset, state.eta)
+    predictor(cells, state.b, state.beta, True, state.effects, state.eta)
     value = evaluate_rows(cells, family, link, aux, state.eta, state.terms)
     value += log_prior(mean, precision, state.beta)
     for i in range(q):
@@ -420,17 +326,17 @@ def search(cells, s, templates, state, family, link, aux, joint, mean, precision
         if not decrement >= 0.0:
             return np.nan, np.nan, np.nan, np.nan
         times_lambda(s, templates, state.step, state.trial)
-        predictor(cells, state.trial, beta_step, no_offset, state.change)
+        predictor(cells, state.trial, beta_step, False, state.effects, state.change)
         if decrement < tolerance:
             if bent:
                 return np.nan, np.nan, np.nan, np.nan
             return value, log_a, log_p, decrement
-        before[:] = state.eta
+        state.before[:] = state.eta
         scale = 1.0
         accepted = False
         for _ in range(MAX_HALVINGS):
             for i in range(state.eta.size):
-                state.eta[i] = before[i] + scale * state.change[i]
+                state.eta[i] = state.before[i] + scale * state.change[i]
             new = evaluate_rows(cells, family, link, aux, state.eta, state.terms)
             for i in range(q):
                 new -= 0.5 * (state.u[i, 0] + scale * state.step[i, 0]) ** 2

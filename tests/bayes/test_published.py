@@ -90,7 +90,8 @@ def test_dyes():
 
 @needs_bugs
 @pytest.mark.slow
-def test_seeds_by_the_latent_engine():
+@pytest.mark.parametrize("engine", ["laplace", "latent"])
+def test_seeds(engine):
     results, data = bugs("Seeds")
     columns = {name: numbers(data, rf"\b{name}") for name in ("r", "n", "x1", "x2")}
     frame = pd.DataFrame(columns).assign(plate=np.arange(21))
@@ -99,7 +100,7 @@ def test_seeds_by_the_latent_engine():
     # The prior of the intercept is for centred columns; so wide a normal is the same for the intercept at zero.
     priors = {"Intercept": VAGUE, "beta": VAGUE, "sd": blm.Prior("Uniform", lower=0, upper=10)}
     model = blm.model("prop(r, n) ~ x1 * x2 + (1 | plate)", frame, "binomial", priors=priors)
-    post = model.sample(draws=5000, seed=1, engine="latent", progress=False, target_accept=0.97)
+    post = model.sample(draws=5000, seed=1, engine=engine, progress=False, target_accept=0.97)
     beta = post.data["posterior"]["beta"]
     names = {"alpha0": "Intercept", "alpha1": "x1", "alpha2": "x2", "alpha12": "x1:x2"}
     for theirs, ours in names.items():

@@ -6,6 +6,8 @@ from bayeslmm.bayes.priors import Prior
 from bayeslmm.bayes.simulation import RANDOM, Calibration, correlation_roots, prior_draws, prior_predictive, sbc
 from bayeslmm.errors import DataWarning, PriorError
 
+HALF = Prior("HalfNormal", sigma=1)
+
 
 @pytest.fixture(scope="module")
 def sleep():
@@ -66,7 +68,7 @@ def test_uniformity_sees_ranks_that_are_not():
 
     rng = np.random.default_rng(0)
     good, bad = rng.integers(0, 101, 500), rng.binomial(100, 0.5, 500)
-    p = Calibration(pd.DataFrame({"good": good, "bad": bad}), 100).uniformity()["p"]
+    p = Calibration(pd.DataFrame({"good": good, "bad": bad}), 100, np.full(500, np.nan)).uniformity()["p"]
     assert p["good"] > 0.01
     assert p["bad"] < 1e-6
 
@@ -84,3 +86,34 @@ def test_the_exact_engine_is_calibrated(text, data):
     result = sbc(blm.model(text, blm.datasets.load(data)), 200, seed=1)
     # Bonferroni over the parameters of a model.
     assert result.uniformity()["p"].min() > 0.01 / result.ranks.shape[1], str(result)
+
+
+def trials(groups, rows, size, seed=0):
+    """A frame of binomial counts, their groups crossed with eight others; the response is replaced."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(groups), rows), "n": size})
+    frame["x"], frame["h"] = rng.normal(size=len(frame)), np.arange(len(frame)) % 8
+    return frame.assign(k=rng.integers(0, size + 1, len(frame)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", ["(1 | g)", "(1 | g) + (1 | h)"])
+def test_the_laplace_engine_is_calibrated(groups):
+    priors = {"Intercept": Prior("Normal", mu=0, sigma=1), "x": Prior("Normal", mu=0, sigma=1), "sd": HALF}
+    model = blm.model(f"prop(k, n) ~ x + {groups}", trials(20, 8, 4), "binomial", priors=priors)
+    result = sbc(model, 200, seed=1, engine="laplace")
+    assert result.uniformity()["p"].min() > 0.01 / result.ranks.shape[1], str(result)
+    assert np.mean(result.pareto_k < 0.7) > 0.95
+
+
+@pytest.mark.slow
+def test_few_trials_in_a_group_send_some_posteriors_to_the_exact_engine():
+    priors = {"Intercept": Prior("Normal", mu=0, sigma=1), "sd": Prior("HalfNormal", sigma=3)}
+    model = blm.model("k ~ 1 + (1 | g)", trials(40, 2, 1), "bernoulli", priors=priors)
+    result = sbc(model, 100, seed=1, engine="laplace")
+    sent = np.mean(result.pareto_k > 0.7)
+    print(f"Pareto k: quartiles {np.quantile(result.pareto_k, [0.25, 0.5, 0.75])}, above 0.7 in {100 * sent:.0f} %")
+    print(result)
+    assert 0.0 < sent < 1.0

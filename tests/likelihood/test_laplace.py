@@ -8,7 +8,8 @@ from bayeslmm.families import FAMILIES, as_family
 from bayeslmm.likelihood.cells import collapse
 from bayeslmm.likelihood.covariance import Covariance, Layout
 from bayeslmm.likelihood.families_jit import FAMILY_CODES
-from bayeslmm.likelihood.laplace import LaplaceKernel
+from bayeslmm.likelihood.laplace import LaplaceKernel, laplace
+from bayeslmm.likelihood.pirls import JOINT, with_blocks
 
 N = 60
 
@@ -222,3 +223,62 @@ def test_a_new_response_in_the_same_cells():
     again = LaplaceKernel.from_arrays(as_family("binomial"), layout, fresh, X, terms, trials=trials)
     point = [0.4], [0.1, -0.2]
     assert kernel.with_response(fresh, trials).loglik(*point) == pytest.approx(again.loglik(*point), abs=1e-10)
+
+
+def nested(rng, n=N):
+    """Two factors coarser than a third, one that crosses them, and columns of X that are constant within groups."""
+    a, c, d = (rng.integers(0, J, n).astype(np.int32) for J in (3, 4, 5))
+    a[:12], c[:12] = np.repeat(np.arange(3), 4), np.tile(np.arange(4), 3)
+    d[:5] = np.arange(5)
+    one, us = np.ones((n, 1)), Covariance("us", 1)
+    layout = Layout((us, us, us, us), (0, 1, 2, 3), (3, 12, 5, 4))
+    terms = [(one, a), (one, a * 4 + c), (one, d), (one, c)]
+    return layout, terms, np.column_stack([np.ones(n), np.array([0.3, -0.2, 0.4])[a], 0.1 * (a * c), 0.2 * d])
+
+
+@pytest.mark.parametrize("mode", ["given", "maximised", "integrated"])
+@pytest.mark.parametrize("name", ["bernoulli", "poisson", "negativebinomial"])
+def test_tables_give_what_rows_give(name, mode):
+    family, rng = as_family(name), np.random.default_rng(4)
+    layout, terms, X = nested(rng)
+    y = family.draw(rng, np.full(N, 0.4), 3.0, 1.0)
+    almost = [(Z * (1 + 1e-14 * (np.arange(N) == 0))[:, None], codes) for Z, codes in terms]
+    tables = LaplaceKernel.from_arrays(family, layout, y, X, terms)
+    rows = LaplaceKernel.from_arrays(family, layout, y, X, almost)
+    assert (tables.cells.X.shape[1], len(tables.cells.root_at)) == (0, 2)
+    assert (rows.cells.X.shape[1], len(rows.cells.root_at)) == (4, 0)
+    aux = np.full(tables.n_aux, 0.9)
+    white = tables.whiten([-0.5, 0.1, 0.3, -0.2]) if mode == "given" else None
+    theta = np.array([0.4, 0.7, 0.3, 0.0 if mode == "given" else 0.2])
+    found, expected = (k.evaluate(theta, white, aux, integrate_beta=mode == "integrated") for k in (tables, rows))
+    assert found.value == pytest.approx(expected.value, abs=1e-9)
+    for part in ("theta", "beta", "aux"):
+        np.testing.assert_allclose(getattr(found, part), getattr(expected, part), atol=1e-8)
+
+
+def test_coefficients_that_no_group_determines_stay_with_the_rows():
+    rng = np.random.default_rng(4)
+    layout, terms, X = nested(rng)
+    y = rng.integers(0, 2, N).astype(float)
+    X[:, 3] = rng.normal(size=N)
+    kernel = LaplaceKernel.from_arrays(as_family("bernoulli"), layout, y, X, terms)
+    assert (kernel.cells.X.shape[1], len(kernel.cells.root_at)) == (4, 2)
+    theta = np.array([0.4, 0.7, 0.3, 0.2])
+    check_gradient(kernel, theta, kernel.whiten([-0.5, 0.1, 0.3, -0.2]), np.zeros(0))
+    check_gradient(kernel, theta, None, np.zeros(0), integrate_beta=True)
+
+
+def test_a_search_that_stops_early_gives_the_same_to_second_order():
+    rng = np.random.default_rng(4)
+    layout, terms, X = nested(rng)
+    kernel = LaplaceKernel.from_arrays(as_family("bernoulli"), layout, rng.integers(0, 2, N).astype(float), X, terms)
+    theta = np.array([0.9, 0.7, 0.3, 0.8])
+    exact = kernel.evaluate(theta, None, integrate_beta=True)
+    slope, flat = np.zeros(4), layout.flat_templates(theta)
+    state, none = kernel.new_state(), np.zeros(0)
+    value = kernel.constant + laplace(
+        kernel.cells, with_blocks(kernel.structure, state.block_values), state, *kernel.codes, flat, none, JOINT,
+        none, np.zeros((0, 0)), 1e-3, True, slope, np.zeros(4), none,
+    )  # fmt: skip
+    assert value == pytest.approx(exact.value, abs=1e-7)
+    np.testing.assert_allclose(layout.pull(theta, slope), exact.theta, atol=1e-4)
