@@ -322,6 +322,26 @@ class Family:
         """
         return LINKS[self.link].inverse(np.asarray(eta))
 
+    def slope(self, eta: Array) -> Array:
+        """Return the derivative of the mean in the linear predictor, in size.
+
+        Parameters
+        ----------
+        eta : ndarray
+            Linear predictor.
+
+        Returns
+        -------
+        ndarray
+            Not negative, same shape.
+
+        Examples
+        --------
+        >>> as_family("bernoulli").slope(np.zeros(1)).round(6)
+        array([0.25])
+        """
+        return np.abs(LINKS[self.link].inverse_derivative(np.asarray(eta)))
+
     def loglik(self, y: Array, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
         """Return the log-likelihood of each row, constants included.
 

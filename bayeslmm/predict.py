@@ -1,11 +1,13 @@
-"""Linear predictors for arrays of draws, and the one meaning of `new_levels`."""
+"""Linear predictors for arrays of draws, the one meaning of `new_levels`, and rows with other values of a column."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from bayeslmm.contract import NEW_LEVELS, NewLevels
 from bayeslmm.errors import DataError, NewLevelsError, did_you_mean, listing
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design, Factor
+
+RELATIVE_STEP = 1e-4
+"""Change of a numeric column behind a derivative, in its standard deviations."""
 
 
 def check_new_levels(design: Design, new_levels: NewLevels, include: Sequence[str] | None = None) -> None:
@@ -197,3 +202,86 @@ def matrix_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+
+
+# --- what would be, had a column another value ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """The fitted rows twice, with two values of one column.
+
+    Parameters
+    ----------
+    term : str
+        The column.
+    contrast : str
+        "dY/dX", or two levels of a factor: "4 - 1".
+    low, high : Design
+        The rows with either value.
+    step : float
+        What a difference of expected responses is divided by.
+    """
+
+    term: str
+    contrast: str
+    low: Design
+    high: Design
+    step: float
+
+
+def counterfactuals(design: Design, variables: str | Sequence[str] | None = None) -> Iterator[Counterfactual]:
+    """Yield the changes behind marginal effects: small ones of numeric columns, from the first level of factors.
+
+    Parameters
+    ----------
+    design : Design
+        The fitted rows.
+    variables : str or sequence of str, optional
+        Columns of the fixed part; all when absent.
+
+    Yields
+    ------
+    Counterfactual
+        One for each numeric column and each level of a factor but the first.
+
+    Raises
+    ------
+    DataError
+        If there is no such column in the fixed part.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("score ~ Machine + (1 | Worker)", blm.datasets.load("Machines"))
+    >>> [change.contrast for change in counterfactuals(design)]
+    ['B - A', 'C - A']
+    """
+    from bayeslmm.formula.parse import side_names
+
+    used = set(side_names(design.encoder.fixed.text))
+    known = {name: kinds for name, kinds in design.encoder.coding.levels.items() if name in used}
+    wanted = list(known) if variables is None else [variables] if isinstance(variables, str) else list(variables)
+    for name in wanted:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise DataError(f"{name!r} is no column of the fixed part.\n  Columns: {listing(known)}. {hint}".rstrip())
+    frame = design.data
+    for name in wanted:
+        kinds = known[name]
+        if kinds is None:
+            values = frame[name].to_numpy(dtype=np.float64)
+            step = RELATIVE_STEP * (float(values.std()) or 1.0)
+            pair = [design.at(frame.assign(**{name: values + move})) for move in (-step / 2, step / 2)]
+            yield Counterfactual(name, "dY/dX", pair[0], pair[1], step)
+            continue
+        at = [design.at(frame.assign(**{name: _all_equal(frame[name], level)})) for level in kinds]
+        for level, high in zip(kinds[1:], at[1:], strict=True):
+            yield Counterfactual(name, f"{level} - {kinds[0]}", at[0], high, 1.0)
+
+
+def _all_equal(column: pd.Series, level: str) -> pd.Series:
+    """Return a column of the same kind with one value throughout: the one whose name is `level`."""
+    here = column.astype(str) == level
+    value = column[here].iloc[0] if here.any() else level
+    return pd.Series([value] * len(column), index=column.index).astype(column.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import ComparisonError
@@ -12,6 +13,7 @@ from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
 
 ROMAN = {1: "I", 2: "II", 3: "III"}
@@ -22,7 +24,7 @@ MEANING = {
 }
 
 
-def anova_table(fit: LmmFit, type: int = 3, *, ddf: str = "satterthwaite") -> Table:
+def anova_table(fit: LmmFit, type: int = 3, *, ddf: str | None = None) -> Table:
     """Test each term of the fixed part.
 
     Parameters
@@ -31,8 +33,8 @@ def anova_table(fit: LmmFit, type: int = 3, *, ddf: str = "satterthwaite") -> Ta
         The fit.
     type : {1, 2, 3}, default 3
         Which hypothesis a term stands for.
-    ddf : str, default "satterthwaite"
-        Degrees of freedom of the denominators.
+    ddf : str, optional
+        Degrees of freedom of the denominators, Satterthwaite's when absent.
 
     Returns
     -------
@@ -63,4 +65,45 @@ def anova_table(fit: LmmFit, type: int = 3, *, ddf: str = "satterthwaite") -> Ta
         title=f"Type {ROMAN[type]} tests of the fixed part ({method.title} degrees of freedom)",
         notes=(f"Type {ROMAN[type]}: {MEANING[type]}.",),
         shared=(("Sum Sq", "Mean Sq"),),
+    )
+
+
+def wald_table(fit: GlmmFit, type: int = 3) -> Table:
+    """Test each term of the fixed part of a generalised fit by Wald's chi-squared.
+
+    Types I and II adjust a term for others in the metric of the coefficients' information, so that a test is what the
+    quadratic approximation of the log-likelihood loses without the term.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+        The fit.
+    type : {1, 2, 3}, default 3
+        Which hypothesis a term stands for.
+
+    Returns
+    -------
+    Table
+        Columns Chisq, Df, Pr(>Chisq), as R's `car::Anova` prints them.
+
+    Raises
+    ------
+    ComparisonError
+        If the fixed part has no term but the intercept, or a type III hypothesis is not estimable.
+
+    References
+    ----------
+    Fox (2016), *Applied Regression Analysis and Generalized Linear Models*, section 15.3.
+    """
+    method = fit.denominator()
+    contrasts = TermContrasts(fit.design, information=np.linalg.inv(method.vcov)).contrasts(type)
+    if not contrasts:
+        raise ComparisonError(f"the fixed part of {fit.design.formula.text!r} has no term to test.")
+    tests = {name: f_test(L, fit.beta, method) for name, L in contrasts.items()}
+    rows = {name: (test.statistic * test.df_num, test.df_num, test.p_value) for name, test in tests.items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["Chisq", "Df", "Pr(>Chisq)"]).astype({"Df": int})
+    return Table(
+        frame,
+        title=f"Type {ROMAN[type]} Wald tests of the fixed part",
+        notes=(f"Type {ROMAN[type]}: {MEANING[type]}.",),
     )

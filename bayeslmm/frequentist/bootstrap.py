@@ -18,18 +18,20 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import BayesLmmError, ComparisonError, DataError, FitError, did_you_mean, listing
+from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
 from bayeslmm.frequentist.optimize import Control, optimize
 from bayeslmm.frequentist.variance_parameters import (
     natural_parameters,
-    parameter_names,
     variance_parameter_covariance,
     variance_parameters,
 )
-from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
+from bayeslmm.likelihood.lmm import solve
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from bayeslmm.formula.design import Design
 
 IntervalKind = Literal["percentile", "basic", "studentised"]
 PATIENCE = 1.0
@@ -52,7 +54,7 @@ class Bootstrap:
     se, estimate_se : DataFrame (n, k) and Series (k,), or None
         Standard errors on the working scale (log for standard deviations, Fisher's z for correlations).
     kinds : Series (k,), or None
-        "fixed", "sd", "corr" or "sigma"; None for a statistic of the user's own.
+        "fixed", "sd", "corr", "sigma" or "own"; None for a statistic of the user's own.
 
     Examples
     --------
@@ -161,7 +163,7 @@ class Bootstrap:
 
 def _working_scale(kinds: pd.Series) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Return the map to the scale on which t ratios are made, and its inverse."""
-    is_sd = kinds.isin(["sd", "sigma"]).to_numpy()
+    is_sd = kinds.isin(["sd", "sigma", "own"]).to_numpy()
     is_corr = (kinds == "corr").to_numpy()
 
     def forward(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,22 +177,24 @@ def _working_scale(kinds: pd.Series) -> tuple[Callable[[Any], Any], Callable[[An
     return forward, backward
 
 
-def simulate_response(fit: LmmFit, rng: np.random.Generator, *, keep_effects: bool = False) -> NDArray[np.float64]:
+def simulate_response(
+    fit: EstimatedFit, rng: np.random.Generator, *, keep_effects: bool = False
+) -> NDArray[np.float64]:
     """Draw a response from the fitted model.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     rng : numpy Generator
         Source of randomness.
     keep_effects : bool, default False
-        Keep the group effects at their estimates and draw residuals only.
+        Keep the group effects at their estimates and draw the response about them only.
 
     Returns
     -------
     ndarray (n,)
-        The response.
+        The response: a proportion for binomial families, a category's code for ordered ones.
 
     Examples
     --------
@@ -199,8 +203,9 @@ def simulate_response(fit: LmmFit, rng: np.random.Generator, *, keep_effects: bo
     >>> simulate_response(fit, np.random.default_rng(1)).shape
     (30,)
     """
-    design, sigma = fit.design, fit.sigma
-    mean = design.X @ fit.solution.beta
+    design = fit.design
+    scale = fit.sigma if fit.response_family.is_gaussian_identity else 1.0
+    mean = design.X @ fit.beta
     if design.offset is not None:
         mean = mean + design.offset
     templates = fit.kernel.layout.templates(fit.theta)
@@ -208,10 +213,9 @@ def simulate_response(fit: LmmFit, rng: np.random.Generator, *, keep_effects: bo
         if keep_effects:
             effects = fit.solution.b[i]
         else:
-            effects = sigma * rng.standard_normal((len(factor.levels), template.shape[0])) @ template.T
+            effects = scale * rng.standard_normal((len(factor.levels), template.shape[0])) @ template.T
         mean = mean + np.einsum("nk,nk->n", factor.Z, effects[factor.codes])
-    scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
-    return mean + scale * rng.standard_normal(design.n)
+    return fit.draw_given(mean, rng)
 
 
 def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
@@ -238,13 +242,7 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
     FitError
         If the search breaks down.
     """
-    response = np.array(y, dtype=np.float64)
-    if response.shape != (fit.n_obs,):
-        dropped = fit.design.n_total - fit.n_obs
-        hint = f"\n  {dropped:,} rows of the data were left out: pass y[fit.design.rows]." if dropped else ""
-        raise DataError(f"the new response has shape {response.shape}; the fit has {fit.n_obs:,} rows.{hint}")
-    if not np.isfinite(response).all():
-        raise DataError(f"the new response is not finite in {np.count_nonzero(~np.isfinite(response)):,} rows.")
+    response = check_new_response(fit.design, y)
     use_reml = fit.reml if reml is None else reml
     kernel = fit.kernel.with_response(response)
     optimum = optimize(kernel, Control(reml=use_reml), near=fit.optimum)
@@ -257,10 +255,40 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
     )
 
 
+def check_new_response(design: Design, y: ArrayLike) -> NDArray[np.float64]:
+    """Return a response for the rows of a design, refusing other lengths and values that are not finite.
+
+    Parameters
+    ----------
+    design : Design
+        The rows.
+    y : array_like (n,)
+        The response, one value per row kept.
+
+    Returns
+    -------
+    ndarray (n,)
+        The same as floats.
+
+    Raises
+    ------
+    DataError
+        If `y` has another length, or is not finite.
+    """
+    response = np.array(y, dtype=np.float64)
+    if response.shape != (design.n,):
+        dropped = design.n_total - design.n
+        hint = f"\n  {dropped:,} rows of the data were left out: pass y[fit.design.rows]." if dropped else ""
+        raise DataError(f"the new response has shape {response.shape}; the fit has {design.n:,} rows.{hint}")
+    if not np.isfinite(response).all():
+        raise DataError(f"the new response is not finite in {np.count_nonzero(~np.isfinite(response)):,} rows.")
+    return response
+
+
 def bootstrap(
-    fit: LmmFit,
+    fit: EstimatedFit,
     n: int = 1000,
-    statistic: Callable[[LmmFit], Any] | None = None,
+    statistic: Callable[[Any], Any] | None = None,
     *,
     seed: int | None = None,
     workers: int = 1,
@@ -272,12 +300,12 @@ def bootstrap(
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     n : int, default 1000
         Replicates.
     statistic : callable, optional
-        From an `LmmFit` to a number, an array or a Series. Every parameter when absent, which is faster.
+        From a fit to a number, an array or a Series. Every parameter when absent, which is faster.
     seed : int, optional
         Makes the replicates reproducible, whatever the number of workers.
     workers : int, default 1
@@ -307,9 +335,8 @@ def bootstrap(
         raise ComparisonError(f"n={n}: at least one replicate is needed.")
     compute: _ParameterReplicate | _StatisticReplicate
     if statistic is None:
-        names, _ = parameter_names(fit.design, fit.kernel.layout)
         compute = _ParameterReplicate(fit, keep_effects, studentise)
-        labels = [*fit.design.coef_names, *names]
+        labels = list(fit.parameter_frame().index)
     else:
         if studentise:
             raise ComparisonError("studentise=True works on the model's parameters, not on a statistic of your own.")
@@ -333,36 +360,55 @@ class Outcome:
 class _ParameterReplicate:
     """Refit without building a fit: the parameters alone."""
 
-    fit: LmmFit
+    fit: EstimatedFit
     keep_effects: bool
     studentise: bool
 
-    def of(self, kernel: LmmKernel, solution: Solution) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        natural = natural_parameters(kernel.layout, np.append(solution.theta, solution.sigma))
-        values = np.concatenate([solution.beta, natural])
-        if not self.studentise:
-            return values, None
-        covariance = variance_parameter_covariance(kernel, solution, reml=self.fit.reml)
-        working = variance_parameters(self.fit.design, kernel.layout, solution.theta, solution.sigma, covariance)
-        return values, np.concatenate([np.sqrt(np.diag(solution.vcov)), working.working_se])
-
     def __call__(self, rng: np.random.Generator) -> Outcome:
         y = simulate_response(self.fit, rng, keep_effects=self.keep_effects)
-        kernel = self.fit.kernel.with_response(y)
-        optimum = optimize(kernel, Control(reml=self.fit.reml), near=self.fit.optimum)
+        return self.fit.estimates_of(y, errors=self.studentise)
+
+
+def gaussian_estimates(fit: LmmFit, y: NDArray[np.float64] | None, *, errors: bool) -> Outcome:
+    """Return the parameters of a Gaussian model for another response, without building a fit.
+
+    Parameters
+    ----------
+    fit : LmmFit
+        The fit.
+    y : ndarray (n,) or None
+        The response; None for the estimates of the fit itself.
+    errors : bool
+        Whether to compute standard errors on the working scales.
+
+    Returns
+    -------
+    Outcome
+        Values in the order of ``fit.parameter_frame()``.
+    """
+    kernel, solution, optimum = fit.kernel, fit.solution, fit.optimum
+    if y is not None:
+        kernel = kernel.with_response(y)
+        optimum = optimize(kernel, Control(reml=fit.reml), near=fit.optimum)
         if not optimum.converged:
             return Outcome(None, failure=f"the optimiser {optimum.status}")
-        values, se = self.of(kernel, solve(optimum.theta, kernel, reml=self.fit.reml))
-        return Outcome(values, se, optimum.singular)
+        solution = solve(optimum.theta, kernel, reml=fit.reml)
+    natural = natural_parameters(kernel.layout, np.append(solution.theta, solution.sigma))
+    values = np.concatenate([solution.beta, natural])
+    if not errors:
+        return Outcome(values, None, optimum.singular)
+    covariance = variance_parameter_covariance(kernel, solution, reml=fit.reml)
+    working = variance_parameters(fit.design, kernel.layout, solution.theta, solution.sigma, covariance)
+    return Outcome(values, np.concatenate([np.sqrt(np.diag(solution.vcov)), working.working_se]), optimum.singular)
 
 
 @dataclass(frozen=True)
 class _StatisticReplicate:
     """Refit and compute a statistic of the user's own."""
 
-    fit: LmmFit
+    fit: EstimatedFit
     keep_effects: bool
-    statistic: Callable[[LmmFit], Any]
+    statistic: Callable[[Any], Any]
 
     @property
     def labels(self) -> list[str]:
@@ -373,11 +419,11 @@ class _StatisticReplicate:
         name = getattr(self.statistic, "__name__", "statistic").replace("<lambda>", "statistic")
         return [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
 
-    def value(self, fit: LmmFit) -> NDArray[np.float64]:
+    def value(self, fit: EstimatedFit) -> NDArray[np.float64]:
         return np.atleast_1d(np.asarray(self.statistic(fit), dtype=float)).ravel()
 
     def __call__(self, rng: np.random.Generator) -> Outcome:
-        refitted = refit(self.fit, simulate_response(self.fit, rng, keep_effects=self.keep_effects))
+        refitted = self.fit.refit(simulate_response(self.fit, rng, keep_effects=self.keep_effects))
         if not refitted.optimum.converged:
             return Outcome(None, failure=f"the optimiser {refitted.optimum.status}")
         return Outcome(self.value(refitted), singular=refitted.singular)
@@ -480,7 +526,7 @@ def _bar(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
 
 
 def _collect(
-    fit: LmmFit, compute: _ParameterReplicate | _StatisticReplicate, outcomes: list[Outcome], labels: list[str]
+    fit: EstimatedFit, compute: _ParameterReplicate | _StatisticReplicate, outcomes: list[Outcome], labels: list[str]
 ) -> Bootstrap:
     missing = np.full(len(labels), np.nan)
     values = np.array([missing if outcome.values is None else outcome.values for outcome in outcomes])
@@ -489,19 +535,17 @@ def _collect(
     singular = sum(outcome.singular for outcome in outcomes)
     if isinstance(compute, _StatisticReplicate):
         return Bootstrap(pd.Series(compute.value(fit), index=labels), frame, failures, singular)
-    estimate, se = compute.of(fit.kernel, fit.solution)
-    _, variance_kinds = parameter_names(fit.design, fit.kernel.layout)
-    kinds = pd.Series(["fixed"] * len(fit.solution.beta) + list(variance_kinds), index=labels)
-    if se is None:
-        return Bootstrap(pd.Series(estimate, index=labels), frame, failures, singular, kinds=kinds)
+    own, kinds = fit.estimates_of(None, errors=compute.studentise), fit.parameter_frame()["kind"]
+    if own.se is None:
+        return Bootstrap(pd.Series(own.values, index=labels), frame, failures, singular, kinds=kinds)
     errors = np.array([missing if outcome.se is None else outcome.se for outcome in outcomes])
     return Bootstrap(
-        pd.Series(estimate, index=labels),
+        pd.Series(own.values, index=labels),
         frame,
         failures,
         singular,
         se=pd.DataFrame(errors, columns=labels),
-        estimate_se=pd.Series(se, index=labels),
+        estimate_se=pd.Series(own.se, index=labels),
         kinds=kinds,
     )
 

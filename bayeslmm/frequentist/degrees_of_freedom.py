@@ -181,6 +181,49 @@ class FixedDf:
         return float(self.df(L).min()), 1.0
 
 
+@dataclass(frozen=True)
+class LargeSample:
+    """Normal and chi-squared tests of estimates by maximum likelihood: no degrees of freedom, as for glmer.
+
+    Parameters
+    ----------
+    vcov : ndarray (p, p)
+        Covariance of the coefficients.
+    """
+
+    vcov: NDArray[np.float64]
+    title: str = "infinite"
+
+    def df(self, L: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return infinity for each contrast (q,)."""
+        return np.full(len(L), np.inf)
+
+    def joint(self, L: NDArray[np.float64]) -> tuple[float, float]:
+        """Return infinity; the scale is 1."""
+        return np.inf, 1.0
+
+
+def reference_note(method: str) -> str:
+    """Return in words where the reference distribution of tests comes from.
+
+    Parameters
+    ----------
+    method : str
+        Title of a denominator.
+
+    Returns
+    -------
+    str
+        For a note below a table.
+
+    Examples
+    --------
+    >>> reference_note("Satterthwaite"), reference_note("infinite")
+    ('Satterthwaite degrees of freedom', 'the normal distribution')
+    """
+    return "the normal distribution" if method == "infinite" else f"{method} degrees of freedom"
+
+
 def between_within_df(design: Design) -> NDArray[np.float64]:
     """Return between-within degrees of freedom of each coefficient.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design, GroupTerm
+    from bayeslmm.frequentist.estimated import EstimatedFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
 
 ResidualKind = Literal["raw", "conditional", "pearson", "standardized", "marginal", "marginal-standardized"]
@@ -386,7 +387,7 @@ def cooks_distance(
 # --- collinearity ------------------------------------------------------------------------------------------------
 
 
-def vif(fit: LmmFit) -> Table:
+def vif(fit: EstimatedFit) -> Table:
     """Return variance inflation factors, term by term.
 
     For a term of several columns it is Fox and Monette's generalised factor; its root to the power 1 / (2 df) compares

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
-from bayeslmm.frequentist.glmm_prediction import response_draws
-from bayeslmm.likelihood.descent import bfgs
-from bayeslmm.likelihood.laplace import start_aux
-from bayeslmm.predict import linear_predictor
+from bayeslmm.errors import DataError, did_you_mean, listing
+from bayeslmm.frequentist.tails import chi2_above
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
@@ -25,92 +23,60 @@ FEW_LEVELS = 5
 WIDE_SCALE = 1e3
 
 
-@dataclass(frozen=True)
-class LikelihoodRatio:
-    """A likelihood-ratio test.
-
-    Parameters
-    ----------
-    statistic : float
-        Twice the difference of the log-likelihoods.
-    df : int
-        Parameters tested.
-    p_value : float
-        Of the reference distribution.
-    reference : str
-        The distribution, in words.
-    """
-
-    statistic: float
-    df: int
-    p_value: float
-    reference: str
-
-    def __str__(self) -> str:
-        return f"LR = {self.statistic:.3f}, {self.reference}, p = {self.p_value:.4g}"
+GlmmResidual = Literal["raw", "pearson", "deviance", "quantile"]
+RESIDUALS: tuple[str, ...] = get_args(GlmmResidual)
 
 
-def test_against_glm(fit: GlmmFit) -> LikelihoodRatio:
-    """Test all group effects at once: the fit against the model without them.
-
-    The null hypothesis lies on the boundary. With one variance the reference is the even mixture of chi-squared with 0
-    and 1 degree of freedom; with several parameters chi-squared with as many degrees of freedom is an upper bound of p.
+def residuals(fit: GlmmFit, kind: GlmmResidual = "raw", seed: int | None = 0) -> NDArray[np.float64]:
+    """Return residuals of one kind.
 
     Parameters
     ----------
     fit : GlmmFit
         The fit.
+    kind : {"raw", "pearson", "deviance", "quantile"}, default "raw"
+        See `GlmmFit.residuals`.
+    seed : int, optional
+        Of the simulations behind quantile residuals.
 
     Returns
     -------
-    LikelihoodRatio
+    ndarray (n,)
+        The residuals.
+
+    Raises
+    ------
+    DataError
+        If there is no such kind, or an ordered response has none.
 
     References
     ----------
-    Self & Liang (1987), *J. Amer. Statist. Assoc.* 82; Stram & Lee (1994), *Biometrics* 50(4).
-
-    Examples
-    --------
-    >>> import bayeslmm as blm
-    >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
-    >>> print(test_against_glm(fit))
-    LR = 14.006, 50:50 mixture of chi-squared with 0 and 1 df, p = 9.112e-05
+    Dunn & Smyth (1996), *J. Comput. Graph. Stat.* 5(3), for quantile residuals.
     """
-    statistic = max(0.0, glm_deviance(fit) - fit.criterion)
-    m = len(fit.theta)
-    if m == 1:
-        p = 1.0 if statistic == 0 else 0.5 * float(stats.chi2.sf(statistic, 1))
-        return LikelihoodRatio(statistic, 1, p, "50:50 mixture of chi-squared with 0 and 1 df")
-    return LikelihoodRatio(statistic, m, float(stats.chi2.sf(statistic, m)), f"chi-squared with {m} df (conservative)")
-
-
-test_against_glm.__test__ = False  # type: ignore[attr-defined]
-
-
-def glm_deviance(fit: GlmmFit) -> float:
-    """Return minus twice the maximised log-likelihood of the model without group effects.
-
-    Parameters
-    ----------
-    fit : GlmmFit
-        The fit.
-
-    Returns
-    -------
-    float
-    """
-    kernel, zero = fit.kernel, np.zeros(len(fit.theta))
-    state = kernel.new_state()
-    if not kernel.n_aux:
-        return -2 * kernel.evaluate(zero, None, gradient=False, state=state).value
-
-    def deviance(aux: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found = kernel.evaluate(zero, None, aux, state=state)
-        return (-2 * found.value, -2 * found.aux) if np.isfinite(found.value) else (np.inf, np.zeros_like(aux))
-
-    start = start_aux(kernel)
-    scale = 4.0 / kernel.cells.weight.sum()
-    return bfgs(deviance, start, np.eye(len(start)) * scale, 1e-10, 200).value
+    if kind not in RESIDUALS:
+        hint = did_you_mean(str(kind), RESIDUALS)
+        raise DataError(f"there are no residuals of kind {kind!r}. Kinds: {listing(RESIDUALS)}. {hint}".rstrip())
+    if kind == "quantile":
+        return special.ndtri(quantile_residuals(fit, seed=seed))
+    design, family = fit.design, fit.response_family
+    assert design.y is not None
+    size = 1.0 if design.trials is None else design.trials
+    weights = 1.0 if design.weights is None else design.weights
+    if fit.family == "cumulative":
+        if kind == "deviance":
+            raise DataError("an ordered response has no deviance per row; quantile residuals suit every family.")
+        codes = np.arange(fit.fitted.shape[1])
+        mean, square = fit.fitted @ codes, fit.fitted @ codes**2
+        raw = design.y - mean
+        return raw if kind == "raw" else raw / np.sqrt(square - mean**2)
+    raw = design.y - fit.fitted
+    if kind == "raw":
+        return raw
+    if kind == "deviance":
+        unit = family.deviance(design.y, fit.fitted, fit.phi, size)
+        return np.sign(raw) * np.sqrt(np.maximum(weights * unit, 0.0))
+    phi = 1.0 if fit.family in ("gamma", "inverse_gaussian") else fit.phi
+    return raw * np.sqrt(weights / family.variance(fit.fitted, phi, size))
 
 
 def overdispersion(fit: GlmmFit) -> pd.Series:
@@ -135,7 +101,7 @@ def overdispersion(fit: GlmmFit) -> pd.Series:
     """
     pearson = float(np.sum(fit.scaled_residuals**2))
     df = fit.df_resid
-    return pd.Series({"pearson": pearson, "df": df, "ratio": pearson / df, "p": float(stats.chi2.sf(pearson, df))})
+    return pd.Series({"pearson": pearson, "df": df, "ratio": pearson / df, "p": chi2_above(pearson, df)})
 
 
 def zeros(fit: GlmmFit, *, draws: int = 500, seed: int | None = 0) -> pd.Series:
@@ -182,17 +148,10 @@ def simulate(fit: GlmmFit, draws: int, seed: int | None = 0, *, conditional: boo
     -------
     ndarray (S, n)
     """
+    from bayeslmm.frequentist.bootstrap import simulate_response
+
     rng = np.random.default_rng(seed)
-    effects = {}
-    for i, factor in enumerate(fit.design.factors):
-        if conditional:
-            effects[factor.name] = np.broadcast_to(fit.solution.b[i], (draws, *fit.solution.b[i].shape))
-        else:
-            noise = rng.standard_normal((draws, *fit.solution.b[i].shape))
-            effects[factor.name] = noise @ fit.solution.templates[i].T
-    beta = np.broadcast_to(fit.optimum.beta, (draws, len(fit.optimum.beta)))
-    eta = linear_predictor(fit.design, beta, effects)
-    return response_draws(fit.response_family, rng, eta, fit.optimum.aux, fit.design.trials)
+    return np.stack([simulate_response(fit, rng, keep_effects=conditional) for _ in range(draws)])
 
 
 def quantile_residuals(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.contract import Fit, NewLevels, RandomEffects
-from bayeslmm.errors import ConvergenceWarning, DataError, DataWarning, SingularFitWarning
+from bayeslmm.contract import NewLevels, RandomEffects
+from bayeslmm.errors import ComparisonError, ConvergenceWarning, DataError, DataWarning, SingularFitWarning
 from bayeslmm.families import Family, check_response
+from bayeslmm.frequentist.degrees_of_freedom import LargeSample
+from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.glmm_prediction import (
     effect_variance,
     expected_response,
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
-    from bayeslmm.frequentist.glmm_checks import Audit
+    from bayeslmm.formula.terms import RandomTerm
+    from bayeslmm.frequentist.bootstrap import Outcome
+    from bayeslmm.frequentist.glmm_checks import Audit, GlmmResidual
+    from bayeslmm.frequentist.glmm_refit import Regression
 
 DEFAULT_DRAWS = 1000
 EXTREME_ETA = 15.0
@@ -104,11 +109,33 @@ def fit_glmm(
     kernel = LaplaceKernel.from_design(design, family) if kernel is None else kernel
     check_quadrature(kernel, quadrature)
     optimum = optimize_glmm(kernel, quadrature, control)
-    solution = conditional(kernel, optimum.theta, optimum.beta, optimum.aux)
-    fit = GlmmFit(design=design, response_family=family, kernel=kernel, optimum=optimum, solution=solution)
+    fit = assemble(design, family, kernel, optimum)
     for message, kind in fit.warnings:
         warnings.warn(message, kind, stacklevel=3)
     return fit
+
+
+def assemble(design: Design, family: Family, kernel: LaplaceKernel, optimum: GlmmOptimum) -> GlmmFit:
+    """Return the fit at an optimum, with the group effects there.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    family : Family
+        Response family with its link.
+    kernel : LaplaceKernel
+        The likelihood kernel.
+    optimum : GlmmOptimum
+        What the search found.
+
+    Returns
+    -------
+    GlmmFit
+        The fit.
+    """
+    solution = conditional(kernel, optimum.theta, optimum.beta, optimum.aux)
+    return GlmmFit(design=design, response_family=family, kernel=kernel, optimum=optimum, solution=solution)
 
 
 def thresholds_for_intercept(design: Design, family: Family) -> Design:
@@ -138,7 +165,7 @@ def thresholds_for_intercept(design: Design, family: Family) -> Design:
 
 
 @dataclass(frozen=True, repr=False)
-class GlmmFit(Fit):
+class GlmmFit(EstimatedFit):
     """A generalised mixed model estimated by maximum likelihood.
 
     Parameters
@@ -182,9 +209,9 @@ class GlmmFit(Fit):
         return {0: "Laplace (nAGQ = 0)", 1: "Laplace"}.get(points, f"quadrature ({points})")
 
     @property
-    def fixef(self) -> pd.Series:
-        """Coefficients, indexed by name."""
-        return pd.Series(self.optimum.beta, index=list(self.design.coef_names), name="estimate")
+    def beta(self) -> NDArray[np.float64]:
+        """Coefficients (p,)."""
+        return self.optimum.beta
 
     @property
     def theta(self) -> NDArray[np.float64]:
@@ -249,34 +276,9 @@ class GlmmFit(Fit):
         return self.optimum.value
 
     @property
-    def loglik(self) -> float:
-        """Approximate log-likelihood at the optimum, constants included."""
-        return -0.5 * self.criterion
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows used."""
-        return int(self.design.X.shape[0])
-
-    @property
     def n_parameters(self) -> int:
         """Number of parameters: coefficients, covariance parameters and the family's own."""
         return len(self.design.coef_names) + len(self.theta) + self.kernel.n_aux
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion."""
-        return self.criterion + 2 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion, with the number of rows."""
-        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
-
-    @property
-    def df_resid(self) -> int:
-        """Rows minus parameters."""
-        return self.n_obs - self.n_parameters
 
     @property
     def singular(self) -> bool:
@@ -353,28 +355,37 @@ class GlmmFit(Fit):
         """Expected response with the group effects (n,); (n, C) probabilities for an ordered response."""
         return self.predict()
 
-    @property
-    def residuals(self) -> NDArray[np.float64]:
-        """Response minus expected response (n,); for an ordered response the surrogate on the latent scale."""
-        assert self.design.y is not None
-        if self.family == "cumulative":
-            codes = np.arange(self.fitted.shape[1])
-            return self.design.y - self.fitted @ codes
-        return self.design.y - self.fitted
+    def residuals(self, kind: GlmmResidual = "raw", *, seed: int | None = 0) -> NDArray[np.float64]:
+        """Return residuals of one kind, group effects included in what is expected.
+
+        Parameters
+        ----------
+        kind : {"raw", "pearson", "deviance", "quantile"}, default "raw"
+            Response minus expected response; in units of the response's standard deviation; signed roots of the unit
+            deviances; randomised quantile residuals, standard normal under the model whatever the family.
+        seed : int, optional
+            Of the simulations behind quantile residuals.
+
+        Returns
+        -------
+        ndarray (n,)
+            The residuals; category codes count as numbers for an ordered response.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> fit.residuals("deviance")[:3].round(3)
+        array([-1.438,  0.989,  2.357])
+        """
+        from bayeslmm.frequentist.glmm_checks import residuals
+
+        return residuals(self, kind, seed)
 
     @property
     def scaled_residuals(self) -> NDArray[np.float64]:
         """Pearson residuals: residuals in units of the response's standard deviation (n,)."""
-        if self.family == "cumulative":
-            codes = np.arange(self.fitted.shape[1])
-            mean = self.fitted @ codes
-            return self.residuals / np.sqrt(self.fitted @ codes**2 - mean**2)
-        size = 1.0 if self.design.trials is None else self.design.trials
-        weights = 1.0 if self.design.weights is None else self.design.weights
-        phi = self.phi
-        if self.family in ("gamma", "inverse_gaussian"):
-            phi = 1.0
-        return self.residuals * np.sqrt(weights / self.response_family.variance(self.fitted, phi, size))
+        return self.residuals("pearson")
 
     # --- uncertainty ---------------------------------------------------------------------------------------------
 
@@ -436,11 +447,7 @@ class GlmmFit(Fit):
         return frame
 
     def confint(
-        self,
-        level: float = 0.95,
-        *,
-        method: Literal["wald", "profile"] = "wald",
-        parameters: str | Sequence[str] | None = None,
+        self, level: float = 0.95, *, method: Literal["wald", "profile", "boot"] = "wald", **options: Any
     ) -> pd.DataFrame:
         """Return intervals of the parameters.
 
@@ -448,10 +455,12 @@ class GlmmFit(Fit):
         ----------
         level : float, default 0.95
             Coverage.
-        method : {"wald", "profile"}, default "wald"
-            Normal approximation, or where the profile likelihood has dropped by the chi-squared quantile.
-        parameters : str or sequence of str, optional
-            Which; all when absent.
+        method : {"wald", "profile", "boot"}, default "wald"
+            Normal approximation; where the profile likelihood has dropped by the chi-squared quantile (coefficients and
+            standard deviations of uncorrelated effects); parametric bootstrap.
+        **options : Any
+            Of `bayeslmm.frequentist.intervals.confint`: parameters, scale ("sd" or "variance"); for the bootstrap
+            n, seed, kind, workers, progress.
 
         Returns
         -------
@@ -465,22 +474,129 @@ class GlmmFit(Fit):
         >>> fit.confint().loc["period[T.2]"].round(3).to_dict()
         {'lower': -1.593, 'upper': -0.391}
         """
-        if method == "profile":
-            from bayeslmm.frequentist.glmm_profile import profile_intervals
+        from bayeslmm.frequentist.intervals import confint
 
-            return profile_intervals(self, level, parameters)
-        if method != "wald":
-            raise DataError(f'method={method!r} is not one of "wald", "profile".')
-        frame = self.parameter_frame(level)[["lower", "upper"]]
-        if parameters is None:
-            return frame
-        wanted = [parameters] if isinstance(parameters, str) else list(parameters)
-        return frame.loc[wanted]
+        return confint(self, level, method=method, **options)
+
+    # --- tests ---------------------------------------------------------------------------------------------------
+
+    def denominator(self, ddf: str | None = None) -> LargeSample:
+        """Return covariance and normal reference distribution of the coefficients' tests; there is no other."""
+        if ddf is not None:
+            raise ComparisonError(
+                f"ddf={ddf!r}: degrees of freedom belong to Gaussian models. Tests of a generalised fit are normal\n"
+                '  and chi-squared; with few groups use confint(method="boot"), or anova(small, large, simulate=1000).'
+            )
+        return LargeSample(self.vcov.to_numpy())
+
+    def anova(self, type: Literal[1, 2, 3] = 3, *, ddf: str | None = None) -> Table:
+        """Return Wald's chi-squared tests of the terms of the fixed part.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}, default 3
+            Sequential; each term after those that do not contain it; marginal, whatever the coding of the factors.
+        ddf : None
+            There are no degrees of freedom to choose.
+
+        Returns
+        -------
+        Table
+            Columns Chisq, Df, Pr(>Chisq).
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> fit.anova().frame["Chisq"].round(2).tolist()
+        [24.95]
+        """
+        from bayeslmm.frequentist.anova import wald_table
+
+        self.denominator(ddf)
+        return wald_table(self, type)
+
+    # --- refits --------------------------------------------------------------------------------------------------
+
+    def refit(self, y: ArrayLike) -> GlmmFit:
+        """Fit the same model to another response, from this fit's estimates.
+
+        Parameters
+        ----------
+        y : array_like (n,)
+            Response of the rows used; for binomial families proportions, for ordered ones category codes.
+
+        Returns
+        -------
+        GlmmFit
+            The fit; its design has the new response.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> abs(fit.refit(fit.design.y).loglik - fit.loglik) < 1e-8
+        True
+        """
+        from bayeslmm.frequentist.glmm_refit import refit
+
+        return refit(self, y)
+
+    def coefficient_frame(self, ddf: str | None = None) -> pd.DataFrame:
+        """Return the coefficients with standard errors and z tests, as the summary prints them."""
+        se = np.sqrt(np.diag(self.vcov))
+        z = self.beta / se
+        columns = {"Estimate": self.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided_t(z, np.inf)}
+        return pd.DataFrame(columns, index=list(self.design.coef_names))
+
+    def criterion_of(self, y: NDArray[np.float64]) -> float:
+        """Return the deviance of the same model at its optimum for another response."""
+        from bayeslmm.frequentist.glmm_refit import criterion_of
+
+        return criterion_of(self, y)
+
+    def estimates_of(self, y: NDArray[np.float64] | None, *, errors: bool) -> Outcome:
+        """Return every parameter's estimate for another response, or its own."""
+        from bayeslmm.frequentist.glmm_refit import estimates_of
+
+        return estimates_of(self, y, errors=errors)
+
+    def profile_limits(self, parameters: Sequence[str] | None, level: float) -> pd.DataFrame:
+        """Return profile-likelihood intervals of these parameters; all that have one when None."""
+        from bayeslmm.frequentist.glmm_profile import profile_intervals
+
+        return profile_intervals(self, level, parameters)
+
+    def draw_given(self, eta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return a response drawn about a linear predictor (n,)."""
+        from bayeslmm.frequentist.simulation import draw_given
+
+        return draw_given(self.design, self.response_family, eta, self.optimum.aux, rng)
+
+    def without_terms(self, random: tuple[RandomTerm, ...]) -> GlmmFit:
+        """Return the fit of the model with these random terms in place of its own, by the same approximation."""
+        from bayeslmm.frequentist.glmm_refit import without_terms
+
+        return without_terms(self, random)
+
+    @cached_property
+    def plain(self) -> Regression:
+        """Deviance and estimates of the model without group effects."""
+        from bayeslmm.frequentist.glmm_refit import regression
+
+        return regression(self.kernel)
+
+    def regression_criterion(self) -> float:
+        """Return the deviance of the model without group effects."""
+        return self.plain.deviance
+
+    def regression_gain(self, rng: np.random.Generator) -> float:
+        """Draw a response from the model without group effects; return by how much these lower the deviance."""
+        from bayeslmm.frequentist.glmm_refit import regression_gain
+
+        return regression_gain(self, rng)
 
     # --- prediction ----------------------------------------------------------------------------------------------
-
-    def _design_for(self, new_data: Any) -> Design:
-        return self.design if new_data is None else self.design.at(new_data)
 
     def _linear_predictor(
         self, design: Design, new_levels: NewLevels = "error", include: Sequence[str] | None = None
@@ -662,9 +778,8 @@ class GlmmFit(Fit):
             return pd.DataFrame({"estimate": eta, "se": se, "lower": eta - z * se, "upper": eta + z * se})
         family = self.response_family
         ends = np.sort([family.inverse_link(eta - z * se), family.inverse_link(eta + z * se)], axis=0)
-        slope = np.abs(family.inverse_link(eta + 1e-5) - family.inverse_link(eta - 1e-5)) / 2e-5
         estimate = self.predict(new_data, new_levels=new_levels, include=include)
-        return pd.DataFrame({"estimate": estimate, "se": slope * se, "lower": ends[0], "upper": ends[1]})
+        return pd.DataFrame({"estimate": estimate, "se": family.slope(eta) * se, "lower": ends[0], "upper": ends[1]})
 
     def _prediction_interval(
         self,
@@ -712,33 +827,6 @@ class GlmmFit(Fit):
         spread = effect_variance(self, design, others, only_new=False)
         return integrated_mean(self.response_family, eta, spread, self.optimum.aux)
 
-    def refit(self, y: ArrayLike) -> GlmmFit:
-        """Fit the same model to another response, from this fit's estimates.
-
-        Parameters
-        ----------
-        y : array_like (n,)
-            Response of the rows used; for binomial families proportions.
-
-        Returns
-        -------
-        GlmmFit
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
-        >>> abs(fit.refit(fit.design.y).loglik - fit.loglik) < 1e-8
-        True
-        """
-        design = replace(self.design, y=np.asarray(y, dtype=np.float64))
-        return fit_glmm(
-            design,
-            self.response_family,
-            quadrature=self.optimum.quadrature,
-            control=Control(start=self.theta),
-        )
-
     # --- checks --------------------------------------------------------------------------------------------------
 
     def audit(self) -> Audit:
@@ -759,6 +847,37 @@ class GlmmFit(Fit):
         from bayeslmm.frequentist.glmm_checks import audit
 
         return audit(self)
+
+    def overdispersion(self) -> pd.Series:
+        """Return the sum of squared Pearson residuals, its ratio to the residual degrees of freedom, and a p-value.
+
+        Returns
+        -------
+        Series
+            `pearson`, `df`, `ratio`, `p`; for single 0/1 responses the ratio says nothing.
+        """
+        from bayeslmm.frequentist.glmm_checks import overdispersion
+
+        return overdispersion(self)
+
+    def zeros(self, *, draws: int = 500, seed: int | None = 0) -> pd.Series:
+        """Compare the number of zeros with that of simulated responses.
+
+        Parameters
+        ----------
+        draws : int, default 500
+            Simulations.
+        seed : int, optional
+            Makes them reproducible.
+
+        Returns
+        -------
+        Series
+            `observed`, `expected`, `ratio`, two-sided `p`.
+        """
+        from bayeslmm.frequentist.glmm_checks import zeros
+
+        return zeros(self, draws=draws, seed=seed)
 
     # --- output --------------------------------------------------------------------------------------------------
 
@@ -814,6 +933,25 @@ class GlmmFit(Fit):
         ...
         """
         return glmm_summary(self, exp=exp, level=level)
+
+    def augment(self) -> pd.DataFrame:
+        """Return the rows used with linear predictors, expected responses and residuals, as broom.mixed names them.
+
+        Returns
+        -------
+        DataFrame
+            The columns of the formula, then .fitted, .resid (of the deviance), .mu and others.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> fit.augment().shape
+        (56, 11)
+        """
+        from bayeslmm.frequentist.tidy import augment_generalised
+
+        return augment_generalised(self)
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -907,14 +1045,7 @@ def glmm_summary(fit: GlmmFit, *, exp: bool = False, level: float = 0.95) -> Sum
         The record.
     """
     se = np.sqrt(np.diag(fit.vcov))
-    if exp:
-        coefficients = _ratio_frame(fit, level)
-    else:
-        z = fit.optimum.beta / se
-        coefficients = pd.DataFrame(
-            {"Estimate": fit.optimum.beta, "Std. Error": se, "z value": z, "Pr(>|z|)": two_sided_t(z, np.inf)},
-            index=list(fit.design.coef_names),
-        )
+    coefficients = _ratio_frame(fit, level) if exp else fit.coefficient_frame()
     how = {
         0: "Laplace approximation, coefficients at their joint mode",
         1: "Laplace approximation",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bayeslmm.errors import ComparisonError, did_you_mean, listing, underline
-from bayeslmm.frequentist.degrees_of_freedom import Denominator, FTest, f_test
+from bayeslmm.frequentist.degrees_of_freedom import Denominator, FTest, f_test, reference_note
+from bayeslmm.frequentist.tails import two_sided_t
 from bayeslmm.report.numbers import format_p
 from bayeslmm.report.tables import Table
 
@@ -50,7 +50,8 @@ class HypothesisTest:
     Parameters
     ----------
     contrasts : DataFrame
-        Columns Estimate, Std. Error, rhs, df, t value, Pr(>|t|), one row per hypothesis.
+        Columns Estimate, Std. Error, rhs, df, t value, Pr(>|t|), one row per hypothesis; without df, and with z in
+        place of t, for generalised fits.
     joint : FTest
         All of them together.
     method : str
@@ -82,13 +83,16 @@ class HypothesisTest:
             Text, HTML, LaTeX and Markdown.
         """
         joint = self.joint
-        den = "inf" if np.isinf(joint.df_den) else f"{joint.df_den:.2f}"
-        together = f"F({joint.df_num}, {den}) = {joint.statistic:.4g}, p {_with_relation(joint.p_value)}"
+        if np.isinf(joint.df_den):
+            statistic = f"chi2({joint.df_num}) = {joint.statistic * joint.df_num:.4g}"
+        else:
+            statistic = f"F({joint.df_num}, {joint.df_den:.2f}) = {joint.statistic:.4g}"
+        together = f"{statistic}, p {_with_relation(joint.p_value)}"
         prefix = "Together: " if len(self.contrasts) > 1 else ""
         return Table(
             self.contrasts,
             title="Linear hypotheses",
-            notes=(f"{prefix}{together}", f"{self.method} degrees of freedom."),
+            notes=(f"{prefix}{together}", f"Tests with {reference_note(self.method)}."),
             shared=(("Estimate", "Std. Error", "rhs"),),
         )
 
@@ -141,17 +145,10 @@ def hypothesis_test(
     se = np.sqrt(np.einsum("qa,ab,qb->q", found.L, method.vcov, found.L))
     df = method.df(found.L)
     t = (estimate - found.rhs) / se
-    frame = pd.DataFrame(
-        {
-            "Estimate": estimate,
-            "Std. Error": se,
-            "rhs": found.rhs,
-            "df": df,
-            "t value": t,
-            "Pr(>|t|)": 2 * stats.t.sf(np.abs(t), df),
-        },
-        index=list(found.labels),
-    )
+    p = two_sided_t(t, df)
+    tests = {"z value": t, "Pr(>|z|)": p} if np.isinf(df).all() else {"df": df, "t value": t, "Pr(>|t|)": p}
+    columns = {"Estimate": estimate, "Std. Error": se, "rhs": found.rhs, **tests}
+    frame = pd.DataFrame(columns, index=list(found.labels))
     return HypothesisTest(frame, f_test(found.L, beta, method, found.rhs), method.title)
 
 

@@ -10,17 +10,16 @@ import pandas as pd
 
 from bayeslmm.errors import ComparisonError
 from bayeslmm.frequentist.bootstrap import IntervalKind, bootstrap, check_parameters
-from bayeslmm.frequentist.profile import profile_intervals
 from bayeslmm.frequentist.tails import t_quantile
 
 if TYPE_CHECKING:
-    from bayeslmm.frequentist.lmm_fit import LmmFit
+    from bayeslmm.frequentist.estimated import EstimatedFit
 
 METHODS = ("wald", "profile", "boot")
 
 
 def confint(
-    fit: LmmFit,
+    fit: EstimatedFit,
     level: float = 0.95,
     *,
     method: Literal["wald", "profile", "boot"] = "wald",
@@ -37,13 +36,14 @@ def confint(
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     level : float, default 0.95
         Coverage.
     method : {"wald", "profile", "boot"}, default "wald"
         Wald intervals are made on the log scale for standard deviations and on Fisher's z for correlations. Profiles
-        are of the ML criterion.
+        are of the ML criterion; a generalised fit has them for coefficients and standard deviations of uncorrelated
+        effects.
     parameters : str or sequence of str, optional
         Which, as named in `parameter_frame`; all when absent.
     scale : {"sd", "variance"}, default "sd"
@@ -80,7 +80,7 @@ def confint(
     known = list(kinds.index)
     names = check_parameters(known, parameters if parameters is None or isinstance(parameters, str) else [*parameters])
     if method == "profile":
-        limits = profile_intervals(fit, names, level)
+        limits = fit.profile_limits(None if parameters is None else names, level)
     elif method == "boot":
         replicates = bootstrap(fit, n, seed=seed, workers=workers, progress=progress, studentise=kind == "studentised")
         limits = replicates.confint(level, kind).loc[names]
@@ -90,15 +90,15 @@ def confint(
     return _as_variances(limits, kinds) if scale == "variance" else limits
 
 
-def _wald(fit: LmmFit, level: float, ddf: str | None) -> pd.DataFrame:
+def _wald(fit: EstimatedFit, level: float, ddf: str | None) -> pd.DataFrame:
     frame = fit.parameter_frame(level)[["lower", "upper"]].copy()
     if ddf is None:
         return frame
     method = fit.denominator(ddf)
-    p = len(fit.solution.beta)
+    p = len(fit.beta)
     half = t_quantile(0.5 + level / 2, method.df(np.eye(p))) * np.sqrt(np.diag(method.vcov))
-    frame.iloc[:p, 0] = fit.solution.beta - half
-    frame.iloc[:p, 1] = fit.solution.beta + half
+    frame.iloc[:p, 0] = fit.beta - half
+    frame.iloc[:p, 1] = fit.beta + half
     return frame
 
 

@@ -20,9 +20,10 @@ from bayeslmm.errors import ComparisonError, listing
 from bayeslmm.formula.design import Design, build_design
 from bayeslmm.formula.syntax import render
 from bayeslmm.frequentist.bootstrap import Outcome, refit, run_replicates, simulate_response
+from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
 from bayeslmm.frequentist.optimize import Control, optimize
-from bayeslmm.likelihood.lmm import LmmKernel, solve
+from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.report.numbers import format_p
 from bayeslmm.report.tables import Table
 
@@ -195,15 +196,17 @@ class ModelComparison:
         return self.table()._repr_html_()
 
 
-def anova(*fits: LmmFit, refit_ml: bool | None = None, simulate: int = 0, **options: Any) -> ModelComparison | Table:
+def anova(
+    *fits: EstimatedFit, refit_ml: bool | None = None, simulate: int = 0, **options: Any
+) -> ModelComparison | Table:
     """Compare nested fits by likelihood ratio; with one fit, test its terms.
 
     REML fits with different fixed parts are refitted by ML, and the notes say so.
 
     Parameters
     ----------
-    *fits : LmmFit
-        Two or more fits of the same rows and response; one fit gives `LmmFit.anova`.
+    *fits : LmmFit or GlmmFit
+        Two or more fits of the same rows, response and family; one fit gives its own `anova`.
     refit_ml : bool, optional
         True refits REML fits by ML in any case, as lme4 does; when absent only where REML cannot compare them.
     simulate : int, default 0
@@ -230,15 +233,16 @@ def anova(*fits: LmmFit, refit_ml: bool | None = None, simulate: int = 0, **opti
     2
     """
     for position, fit in enumerate(fits, start=1):
-        if not isinstance(fit, LmmFit):
+        if not isinstance(fit, EstimatedFit):
             raise ComparisonError(
-                f"anova() compares REML and ML fits; argument {position} is a {type(fit).__name__}.\n"
+                f"anova() compares REML, ML and Laplace fits; argument {position} is a {type(fit).__name__}.\n"
                 "  For posteriors use loo() and az.compare; blm.compare(fit, post) puts a fit beside a posterior."
             )
     if not fits:
         raise ComparisonError("anova() needs at least one fit.")
     if len(fits) == 1:
         return fits[0].anova(**options)
+    check_same_likelihood(fits)
     ordered = sorted(fits, key=lambda fit: fit.n_parameters)
     check_same_data(ordered)
     ordered, note = _comparable(ordered, refit_ml)
@@ -252,7 +256,7 @@ def anova(*fits: LmmFit, refit_ml: bool | None = None, simulate: int = 0, **opti
     return ModelComparison(_comparison_frame(ordered, tests), tests, (*notes, note))
 
 
-def _comparison_frame(fits: Sequence[LmmFit], tests: Sequence[LikelihoodRatioTest]) -> pd.DataFrame:
+def _comparison_frame(fits: Sequence[EstimatedFit], tests: Sequence[LikelihoodRatioTest]) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "npar": [fit.n_parameters for fit in fits],
@@ -274,18 +278,45 @@ def _comparison_frame(fits: Sequence[LmmFit], tests: Sequence[LikelihoodRatioTes
     return frame
 
 
-def check_same_data(fits: Sequence[LmmFit]) -> None:
-    """Refuse fits whose likelihoods are not of the same numbers.
+def check_same_likelihood(fits: Sequence[EstimatedFit]) -> None:
+    """Refuse fits of different families, links or approximations.
 
     Parameters
     ----------
-    fits : sequence of LmmFit
+    fits : sequence of LmmFit or GlmmFit
         The fits.
 
     Raises
     ------
     ComparisonError
-        If rows, response, weights or offset differ.
+        If family or link differ, or one is by Laplace and another by quadrature.
+    """
+    first = fits[0]
+    for fit in fits[1:]:
+        if fit.response_family != first.response_family:
+            raise ComparisonError(
+                f"the fits have different families: {first.response_family} and {fit.response_family}.\n"
+                "  They are not nested; compare their AIC, or loo() of posteriors."
+            )
+        if first.family != "gaussian" and fit.engine != first.engine:
+            raise ComparisonError(
+                f"the log-likelihoods are approximated differently: {first.engine} and {fit.engine}.\n"
+                "  Fit both with the same quadrature=."
+            )
+
+
+def check_same_data(fits: Sequence[EstimatedFit]) -> None:
+    """Refuse fits whose likelihoods are not of the same numbers.
+
+    Parameters
+    ----------
+    fits : sequence of LmmFit or GlmmFit
+        The fits.
+
+    Raises
+    ------
+    ComparisonError
+        If rows, response, trials, weights or offset differ.
     """
     first = fits[0].design
     for fit in fits[1:]:
@@ -301,7 +332,7 @@ def check_same_data(fits: Sequence[LmmFit]) -> None:
             names = sorted({first.response_name, design.response_name})
             what = f"{names[0]!r} and {names[1]!r}" if len(names) > 1 else f"{names[0]!r} with other values or rows"
             raise ComparisonError(f"the fits have different responses ({what}); their likelihoods cannot be compared.")
-        for role in ("weights", "offset"):
+        for role in ("trials", "weights", "offset"):
             if not _equal(getattr(first, role), getattr(design, role)):
                 raise ComparisonError(f"the fits have different {role}; their likelihoods cannot be compared.")
 
@@ -312,8 +343,16 @@ def _equal(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -
     return bool(np.array_equal(one, other))
 
 
-def _comparable(fits: list[LmmFit], refit_ml: bool | None) -> tuple[list[LmmFit], str]:
+def _comparable(fits: Sequence[EstimatedFit], refit_ml: bool | None) -> tuple[list[EstimatedFit], str]:
     """Return fits by one criterion, and a sentence that says which."""
+    gaussian = [fit for fit in fits if isinstance(fit, LmmFit)]
+    if not gaussian:
+        return list(fits), f"Fits by maximum likelihood ({fits[0].engine})."
+    found, note = _by_one_criterion(gaussian, refit_ml)
+    return list(found), note
+
+
+def _by_one_criterion(fits: list[LmmFit], refit_ml: bool | None) -> tuple[list[LmmFit], str]:
     if not any(fit.reml for fit in fits):
         return fits, "Fits by ML."
     same_fixed = all(fit.design.same_fixed(fits[0].design) for fit in fits)
@@ -338,13 +377,13 @@ def _response(design: Design) -> NDArray[np.float64]:
 
 
 def likelihood_ratio(
-    small: LmmFit, big: LmmFit, *, name: str = "", simulate: int = 0, **options: Any
+    small: EstimatedFit, big: EstimatedFit, *, name: str = "", simulate: int = 0, **options: Any
 ) -> LikelihoodRatioTest:
     """Test a fit against a larger one that contains it, both by the same criterion.
 
     Parameters
     ----------
-    small, big : LmmFit
+    small, big : LmmFit or GlmmFit
         The fits.
     name : str
         What is tested.
@@ -398,14 +437,14 @@ def _mixture(variances: int, df: int) -> ChiBarSquare | None:
 
 
 def _simulate_null(
-    small: LmmFit, big: LmmFit, n: int, options: dict[str, Any]
+    small: EstimatedFit, big: EstimatedFit, n: int, options: dict[str, Any]
 ) -> tuple[NDArray[np.float64] | None, int]:
     if not n:
         return None, 0
 
     def replicate(rng: np.random.Generator) -> Outcome:
         y = simulate_response(small, rng)
-        return Outcome(np.array([_criterion(small.kernel, y, small) - _criterion(big.kernel, y, big)]))
+        return Outcome(np.array([small.criterion_of(y) - big.criterion_of(y)]))
 
     return _run(replicate, n, options)
 
@@ -421,11 +460,6 @@ def _run(replicate: Any, n: int, options: dict[str, Any]) -> tuple[NDArray[np.fl
     )
     values = np.array([outcome.values[0] for outcome in outcomes if outcome.values is not None])
     return np.maximum(values, 0.0), n - len(values)
-
-
-def _criterion(kernel: LmmKernel, y: NDArray[np.float64], fit: LmmFit) -> float:
-    start = None if fit.singular else fit.theta
-    return optimize(kernel.with_response(y), Control(reml=fit.reml, start=start)).value
 
 
 # --- nesting -----------------------------------------------------------------------------------------------------
@@ -543,7 +577,7 @@ def _quadratic_forms(group: Any, S: NDArray[np.float64], probes: NDArray[np.floa
 
 
 def random_term_test(
-    fit: LmmFit, term: str | int | None = None, *, simulate: int = 0, **options: Any
+    fit: EstimatedFit, term: str | int | None = None, *, simulate: int = 0, **options: Any
 ) -> LikelihoodRatioTest:
     """Test one random term, or all of them, by the fit's own criterion.
 
@@ -575,7 +609,7 @@ def random_term_test(
         return regression_test(fit, simulate=simulate, **options)
     index = find_term(fit.design, term)
     rest = tuple(other for i, other in enumerate(terms) if i != index)
-    return likelihood_ratio(_reduced(fit, rest), fit, name=f"of {terms[index]}", simulate=simulate, **options)
+    return likelihood_ratio(fit.without_terms(rest), fit, name=f"of {terms[index]}", simulate=simulate, **options)
 
 
 def find_term(design: Design, term: str | int) -> int:
@@ -624,14 +658,6 @@ def _bare(text: str) -> str:
     return "".join(text.split()).strip("()").replace("`", "")
 
 
-def _reduced(fit: LmmFit, random: tuple[RandomTerm, ...]) -> LmmFit:
-    """Fit the model with other random terms, by the same criterion."""
-    design = reduced_design(fit.design, random)
-    kernel = LmmKernel.from_design(design)
-    optimum = optimize(kernel, Control(reml=fit.reml))
-    return LmmFit(design, kernel, solve(optimum.theta, kernel, reml=fit.reml), optimum, fit.reml)
-
-
 def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     """Return the design of the same rows with other random terms.
 
@@ -649,16 +675,21 @@ def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     """
     text = " + ".join([f"{design.formula.response} ~ {design.formula.fixed}", *map(str, random)])
     formula = replace(design.formula, text=text, random=random, offsets=())
-    built = build_design(formula, design.data, weights=design.weights, offset=design.offset)
-    return replace(built, y=design.y, X=design.X, coef_names=design.coef_names)
+    weights = design.trials if design.encoder.weights is not None and design.weights is None else design.weights
+    built = build_design(formula, design.data, weights=weights, offset=design.offset, family=design.encoder.family)
+    encoder = replace(built.encoder, fixed=design.encoder.fixed, kept=design.encoder.kept)
+    return replace(
+        built, y=design.y, X=design.X, coef_names=design.coef_names, weights=design.weights, trials=design.trials,
+        encoder=encoder, response_levels=design.response_levels,
+    )  # fmt: skip
 
 
-def regression_test(fit: LmmFit, *, simulate: int = 0, **options: Any) -> LikelihoodRatioTest:
+def regression_test(fit: EstimatedFit, *, simulate: int = 0, **options: Any) -> LikelihoodRatioTest:
     """Test all random terms together against ordinary regression, as Stata does below each `mixed` table.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     simulate : int, default 0
         Simulations of the null distribution.
@@ -673,14 +704,16 @@ def regression_test(fit: LmmFit, *, simulate: int = 0, **options: Any) -> Likeli
     df = len(fit.theta)
     variances, _ = _counts(fit.kernel.layout.covariances, ())
     mixture = _mixture(variances, df)
-    statistic = gain(regression_criterion(fit.kernel, reml=fit.reml), fit.criterion)
-    simulated, failures = (None, 0) if not simulate else _simulate_regression(fit, simulate, options)
+    statistic = gain(fit.regression_criterion(), fit.criterion)
+    simulated, failures = None, 0
+    if simulate:
+        simulated, failures = _run(lambda rng: Outcome(np.array([fit.regression_gain(rng)])), simulate, options)
     return LikelihoodRatioTest(
         "against ordinary regression", fit.engine, statistic, df, mixture, simulated, failures, mixture is None
     )
 
 
-def regression_criterion(kernel: LmmKernel, *, reml: bool) -> float:
+def least_squares_criterion(kernel: LmmKernel, *, reml: bool) -> float:
     """Return the REML criterion or ML deviance of ordinary (weighted) least squares on the same columns.
 
     Parameters
@@ -705,26 +738,36 @@ def _residual_squares(products: CrossProducts) -> float:
     return float(gram[p, p] - gram[:p, p] @ np.linalg.solve(gram[:p, :p], gram[:p, p]) if p else gram[p, p])
 
 
-def _simulate_regression(fit: LmmFit, n: int, options: dict[str, Any]) -> tuple[NDArray[np.float64], int]:
-    design, products = fit.design, fit.kernel.products
-    sigma = np.sqrt(_residual_squares(products) / (design.n - products.n_fixed))
-    mean = design.X @ products.beta0 + (0.0 if design.offset is None else design.offset)
-    scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
-
-    def replicate(rng: np.random.Generator) -> Outcome:
-        kernel = fit.kernel.with_response(mean + scale * rng.standard_normal(design.n))
-        big = optimize(kernel, Control(reml=fit.reml)).value
-        return Outcome(np.array([regression_criterion(kernel, reml=fit.reml) - big]))
-
-    return _run(replicate, n, options)
-
-
-def ranova(fit: LmmFit, *, simulate: int = 0, **options: Any) -> Table:
-    """Test each part of the random structure: slopes of a bar one by one, bars with one effect as a whole.
+def gain_over_least_squares(fit: LmmFit, rng: np.random.Generator) -> float:
+    """Draw a response from ordinary regression and return by how much group effects lower the criterion.
 
     Parameters
     ----------
     fit : LmmFit
+        The fit.
+    rng : numpy Generator
+        Source of randomness.
+
+    Returns
+    -------
+    float
+        The likelihood-ratio statistic of one simulation.
+    """
+    design, products = fit.design, fit.kernel.products
+    sigma = np.sqrt(_residual_squares(products) / (design.n - products.n_fixed))
+    mean = design.X @ products.beta0 + (0.0 if design.offset is None else design.offset)
+    scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
+    kernel = fit.kernel.with_response(mean + scale * rng.standard_normal(design.n))
+    big = optimize(kernel, Control(reml=fit.reml)).value
+    return least_squares_criterion(kernel, reml=fit.reml) - big
+
+
+def ranova(fit: EstimatedFit, *, simulate: int = 0, **options: Any) -> Table:
+    """Test each part of the random structure: slopes of a bar one by one, bars with one effect as a whole.
+
+    Parameters
+    ----------
+    fit : LmmFit or GlmmFit
         The fit; compared by its own criterion.
     simulate : int, default 0
         Simulations of each null distribution.
@@ -750,7 +793,7 @@ def ranova(fit: LmmFit, *, simulate: int = 0, **options: Any) -> Table:
         for label, replacement in _reductions(fit.design, position):
             rest = tuple(new for i, old in enumerate(terms) for new in (replacement if i == position else (old,)))
             if rest:
-                test = likelihood_ratio(_reduced(fit, rest), fit, simulate=simulate, **options)
+                test = likelihood_ratio(fit.without_terms(rest), fit, simulate=simulate, **options)
             else:
                 test = regression_test(fit, simulate=simulate, **options)
             loglik, npar = fit.loglik - test.statistic / 2, fit.n_parameters - test.df

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from bayeslmm.contract import Fit, NewLevels, RandomEffects
+from bayeslmm.contract import NewLevels, RandomEffects
 from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
+from bayeslmm.families import Family, as_family
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
+from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.optimize import Control, Optimum, optimize
 from bayeslmm.frequentist.progress import fit_progress
 from bayeslmm.frequentist.tails import normal_quantile
@@ -33,17 +35,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.formula.terms import RandomTerm
     from bayeslmm.frequentist.audit import Audit
-    from bayeslmm.frequentist.bootstrap import Bootstrap
+    from bayeslmm.frequentist.bootstrap import Outcome
     from bayeslmm.frequentist.diagnostics import Influence, ResidualKind
-    from bayeslmm.frequentist.hypotheses import HypothesisTest
-    from bayeslmm.frequentist.likelihood_ratio import LikelihoodRatioTest
-    from bayeslmm.frequentist.marginal_means import MarginalMeans
-    from bayeslmm.frequentist.model_quality import R2, ConditionalAic, Icc
+    from bayeslmm.frequentist.model_quality import ConditionalAic
     from bayeslmm.frequentist.profile import Profile
     from bayeslmm.frequentist.robust import Robust
-    from bayeslmm.report.variance_partition import VariancePartition
 
+GAUSSIAN = as_family("gaussian")
 DEFAULT_DRAWS = 1000
 EXACT_ZERO = 1e-8
 
@@ -103,7 +103,7 @@ def fit_lmm(
 
 
 @dataclass(frozen=True, repr=False)
-class LmmFit(Fit):
+class LmmFit(EstimatedFit):
     """A Gaussian mixed model estimated by REML or ML.
 
     Parameters
@@ -132,6 +132,7 @@ class LmmFit(Fit):
     solution: Solution
     optimum: Optimum
     reml: bool
+    response_family: Family = field(default=GAUSSIAN, init=False, repr=False)
 
     # --- estimates -----------------------------------------------------------------------------------------------
 
@@ -146,9 +147,9 @@ class LmmFit(Fit):
         return "REML" if self.reml else "ML"
 
     @property
-    def fixef(self) -> pd.Series:
-        """Coefficients, indexed by name."""
-        return pd.Series(self.solution.beta, index=list(self.design.coef_names), name="estimate")
+    def beta(self) -> NDArray[np.float64]:
+        """Coefficients (p,)."""
+        return self.solution.beta
 
     @property
     def sigma(self) -> float:
@@ -205,29 +206,9 @@ class LmmFit(Fit):
         return float(self.solution.criterion)
 
     @property
-    def loglik(self) -> float:
-        """Restricted or full log-likelihood at the optimum."""
-        return -0.5 * self.criterion
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows used."""
-        return int(self.design.X.shape[0])
-
-    @property
     def n_parameters(self) -> int:
         """Number of parameters: coefficients, variance parameters and sigma."""
         return len(self.design.coef_names) + len(self.theta) + 1
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion from `loglik` (for REML, from the restricted one, as lme4 does)."""
-        return self.criterion + 2 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion from `loglik`, with the number of rows."""
-        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
 
     @property
     def singular(self) -> bool:
@@ -384,11 +365,11 @@ class LmmFit(Fit):
 
     # --- tests ---------------------------------------------------------------------------------------------------
 
-    def denominator(self, ddf: str = "satterthwaite") -> Denominator:
+    def denominator(self, ddf: str | None = None) -> Denominator:
         """Return covariance and degrees of freedom of the coefficients' tests by one method, computed once."""
         from bayeslmm.frequentist.degrees_of_freedom import check_ddf, denominator
 
-        name = check_ddf(ddf)
+        name = check_ddf("satterthwaite" if ddf is None else ddf)
         if name not in self._denominators:
             self._denominators[name] = denominator(self, name)
         return self._denominators[name]
@@ -397,44 +378,15 @@ class LmmFit(Fit):
     def _denominators(self) -> dict[str, Denominator]:
         return {}
 
-    def test(self, hypothesis: Any, rhs: ArrayLike | None = None, *, ddf: str = "satterthwaite") -> HypothesisTest:
-        """Test linear hypotheses about the coefficients, one by one and together.
-
-        Parameters
-        ----------
-        hypothesis : str, sequence of str, mapping or array_like (q, p)
-            ``"IQ = 2.2, SES = 0"``, ``{"IQ": 2.2}``, or a matrix of contrasts. Names may contain any characters;
-            backticks around a name are allowed.
-        rhs : array_like (q,), optional
-            Right-hand side of a matrix.
-        ddf : str, default "satterthwaite"
-            Degrees of freedom: "satterthwaite", "kenward-roger", "residual" or "between-within".
-
-        Returns
-        -------
-        HypothesisTest
-            t tests and the joint F test.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("lang ~ IQ + SES + (1 | class)", blm.datasets.load("nlschools"))
-        >>> fit.test("IQ - 10 * SES = 0").contrasts.shape
-        (1, 6)
-        """
-        from bayeslmm.frequentist.hypotheses import hypothesis_test
-
-        return hypothesis_test(self.design, self.solution.beta, self.denominator(ddf), hypothesis, rhs)
-
-    def anova(self, type: Literal[1, 2, 3] = 3, *, ddf: str = "satterthwaite") -> Table:
+    def anova(self, type: Literal[1, 2, 3] = 3, *, ddf: str | None = None) -> Table:
         """Return F tests of the terms of the fixed part.
 
         Parameters
         ----------
         type : {1, 2, 3}, default 3
             Sequential; each term after those that do not contain it; marginal, whatever the coding of the factors.
-        ddf : str, default "satterthwaite"
-            Degrees of freedom of the denominators.
+        ddf : str, optional
+            Degrees of freedom of the denominators, Satterthwaite's when absent.
 
         Returns
         -------
@@ -451,35 +403,6 @@ class LmmFit(Fit):
         from bayeslmm.frequentist.anova import anova_table
 
         return anova_table(self, type, ddf=ddf)
-
-    def lr_test(self, term: str | int | None = None, *, simulate: int = 0, **options: Any) -> LikelihoodRatioTest:
-        """Test a random term, or all of them against ordinary regression, by likelihood ratio.
-
-        Parameters
-        ----------
-        term : str or int, optional
-            The term to leave out, as written or by position in `design.terms`; all when absent, the last line that
-            Stata's `mixed` prints.
-        simulate : int, default 0
-            Also simulate the null distribution this many times.
-        **options : Any
-            For the simulation: seed, workers, progress.
-
-        Returns
-        -------
-        LikelihoodRatioTest
-            Statistic and p-value from the mixture of chi-squares where it is known.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("lang ~ IQ + GS + SES + COMB + (1 | class)", blm.datasets.load("nlschools"), reml=False)
-        >>> print(fit.lr_test())
-        LR test against ordinary regression (ML): chibar2(01) = 222.38, p <0.0001
-        """
-        from bayeslmm.frequentist.likelihood_ratio import random_term_test
-
-        return random_term_test(self, term, simulate=simulate, **options)
 
     def robust(self, cluster: str | ArrayLike | None = None, type: str = "CR2") -> Robust:
         """Return sandwich standard errors of the coefficients.
@@ -506,32 +429,6 @@ class LmmFit(Fit):
         from bayeslmm.frequentist.robust import robust
 
         return robust(self, cluster, type)
-
-    def emmeans(self, specs: str | Sequence[str], **options: Any) -> MarginalMeans:
-        """Return estimated marginal means of the levels of one or several factors.
-
-        Parameters
-        ----------
-        specs : str or sequence of str
-            Factors (or numeric columns with values in `at`).
-        **options : Any
-            Of `bayeslmm.frequentist.marginal_means.emmeans`: at, weights, ddf.
-
-        Returns
-        -------
-        MarginalMeans
-            Means with intervals; `pairs()` compares them.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("score ~ Machine + (1 | Worker)", blm.datasets.load("Machines"))
-        >>> fit.emmeans("Machine").frame["mean"].round(3).tolist()
-        [52.356, 60.322, 66.272]
-        """
-        from bayeslmm.frequentist.marginal_means import emmeans
-
-        return emmeans(self, specs, **options)
 
     # --- refits --------------------------------------------------------------------------------------------------
 
@@ -561,33 +458,53 @@ class LmmFit(Fit):
 
         return refit(self, y, reml=reml)
 
-    def bootstrap(self, n: int = 1000, statistic: Any = None, **options: Any) -> Bootstrap:
-        """Simulate from the fit and refit, n times.
+    def coefficient_frame(self, ddf: str | None = "satterthwaite") -> pd.DataFrame:
+        """Return the coefficients with standard errors and t tests, as the summary prints them."""
+        method = None if ddf is None else self.denominator(ddf)
+        return coefficient_table(self.solution.beta, self.design.coef_names, method, self.solution.vcov)
 
-        Parameters
-        ----------
-        n : int, default 1000
-            Replicates.
-        statistic : callable, optional
-            From a fit to a number, an array or a Series; every parameter when absent.
-        **options : Any
-            Of `bayeslmm.frequentist.bootstrap.bootstrap`: seed, workers, progress, keep_effects.
+    def criterion_of(self, y: NDArray[np.float64]) -> float:
+        """Return the criterion of the same model at its optimum for another response."""
+        start = None if self.singular else self.theta
+        return optimize(self.kernel.with_response(y), Control(reml=self.reml, start=start)).value
 
-        Returns
-        -------
-        Bootstrap
-            Replicates and intervals; replicates that failed are counted.
+    def estimates_of(self, y: NDArray[np.float64] | None, *, errors: bool) -> Outcome:
+        """Return every parameter's estimate for another response, or its own, without building a fit."""
+        from bayeslmm.frequentist.bootstrap import gaussian_estimates
 
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
-        >>> fit.bootstrap(20, seed=1, progress=False).replicates.shape
-        (20, 3)
-        """
-        from bayeslmm.frequentist.bootstrap import bootstrap
+        return gaussian_estimates(self, y, errors=errors)
 
-        return bootstrap(self, n, statistic, **options)
+    def profile_limits(self, parameters: Sequence[str] | None, level: float) -> pd.DataFrame:
+        """Return profile-likelihood intervals of these parameters; all when None."""
+        from bayeslmm.frequentist.profile import profile_intervals
+
+        return profile_intervals(self, list(self.parameter_frame().index) if parameters is None else parameters, level)
+
+    def draw_given(self, eta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return a response drawn about a linear predictor (n,)."""
+        scale = self.sigma if self.design.weights is None else self.sigma / np.sqrt(self.design.weights)
+        return eta + scale * rng.standard_normal(len(eta))
+
+    def without_terms(self, random: tuple[RandomTerm, ...]) -> LmmFit:
+        """Return the fit of the model with these random terms in place of its own, by the same criterion."""
+        from bayeslmm.frequentist.likelihood_ratio import reduced_design
+
+        design = reduced_design(self.design, random)
+        kernel = LmmKernel.from_design(design)
+        optimum = optimize(kernel, Control(reml=self.reml))
+        return LmmFit(design, kernel, solve(optimum.theta, kernel, reml=self.reml), optimum, self.reml)
+
+    def regression_criterion(self) -> float:
+        """Return the criterion of (weighted) least squares on the same columns."""
+        from bayeslmm.frequentist.likelihood_ratio import least_squares_criterion
+
+        return least_squares_criterion(self.kernel, reml=self.reml)
+
+    def regression_gain(self, rng: np.random.Generator) -> float:
+        """Draw a response from ordinary regression and return by how much the group effects lower the criterion."""
+        from bayeslmm.frequentist.likelihood_ratio import gain_over_least_squares
+
+        return gain_over_least_squares(self, rng)
 
     def profile(self, parameters: str | Sequence[str] | None = None, level: float = 0.99) -> Profile:
         """Profile the ML deviance in each parameter.
@@ -642,9 +559,6 @@ class LmmFit(Fit):
         return self.profile(parameters).plot(kind)
 
     # --- prediction ----------------------------------------------------------------------------------------------
-
-    def _design_for(self, new_data: Any) -> Design:
-        return self.design if new_data is None else self.design.at(new_data)
 
     def _linear_predictor(
         self, design: Design, new_levels: NewLevels = "error", include: Sequence[str] | None = None
@@ -802,108 +716,7 @@ class LmmFit(Fit):
         z = normal_quantile(0.5 + check_level(level) / 2)
         return pd.DataFrame({"estimate": estimate, "se": se, "lower": estimate - z * se, "upper": estimate + z * se})
 
-    def simulate(
-        self,
-        n: int = 1,
-        new_data: Any = None,
-        *,
-        parameters: Mapping[str, float] | None = None,
-        keep_effects: bool = False,
-        seed: int | None = None,
-    ) -> NDArray[np.float64]:
-        """Simulate responses from the fit, or from parameters that replace its estimates.
-
-        Parameters
-        ----------
-        n : int, default 1
-            Responses.
-        new_data : data frame, optional
-            Rows to simulate; the fitted rows when absent. New levels of grouping factors are welcome.
-        parameters : mapping of str to float, optional
-            Values that replace estimates, by the names of `parameter_frame`.
-        keep_effects : bool, default False
-            Keep the estimated group effects and draw the residuals only.
-        seed : int, optional
-            Makes the responses reproducible.
-
-        Returns
-        -------
-        ndarray (n, rows)
-            One response per line.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
-        >>> fit.simulate(2, parameters={"sigma": 0, "sd_Batch[Intercept]": 0})[:, 0]
-        array([1527.5, 1527.5])
-        """
-        from bayeslmm.frequentist.simulation import simulate
-
-        return simulate(self, n, new_data, parameters=parameters, keep_effects=keep_effects, seed=seed)
-
     # --- quality -------------------------------------------------------------------------------------------------
-
-    def variance_partition(self) -> VariancePartition:
-        """Split the variance of an average row into coefficients, each grouping factor and residual.
-
-        Returns
-        -------
-        VariancePartition
-            Prints as a table; `plot()` draws it.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
-        >>> fit.variance_partition().shares.round(3).to_dict()
-        {'fixed part': 0.279, 'Subject': 0.521, 'Residual': 0.201}
-        """
-        from bayeslmm.frequentist.model_quality import partition
-
-        return partition(self)
-
-    def icc(self, level: float = 0.95) -> Icc:
-        """Return intraclass correlations: adjusted, conditional, and by grouping factor with intervals.
-
-        Parameters
-        ----------
-        level : float, default 0.95
-            Coverage of the intervals.
-
-        Returns
-        -------
-        Icc
-            With random slopes, variances are averages over the rows.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
-        >>> round(fit.icc().adjusted, 4), round(fit.icc().conditional, 4)
-        (0.7217, 0.5206)
-        """
-        from bayeslmm.frequentist.model_quality import icc
-
-        return icc(self, level)
-
-    def r2(self) -> R2:
-        """Return Nakagawa's R², marginal and conditional.
-
-        Returns
-        -------
-        R2
-            Both.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> blm.lmer("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy")).r2()
-        R2: marginal 0.2799, conditional 0.7043
-        """
-        from bayeslmm.frequentist.model_quality import r2
-
-        return r2(self)
 
     def design_effect(self) -> Table:
         """Return by how much grouping inflates the variance of a mean, and the effective number of rows.
@@ -923,13 +736,6 @@ class LmmFit(Fit):
         from bayeslmm.frequentist.model_quality import design_effect
 
         return design_effect(self)
-
-    @property
-    def aicc(self) -> float:
-        """Akaike's criterion with the correction for few rows."""
-        from bayeslmm.frequentist.model_quality import aicc
-
-        return aicc(self)
 
     def conditional_aic(self, method: Literal["greven-kneib", "vaida-blanchard"] = "greven-kneib") -> ConditionalAic:
         """Return the conditional AIC, which compares models for the groups in the data.
@@ -1015,25 +821,6 @@ class LmmFit(Fit):
         from bayeslmm.frequentist.diagnostics import cooks_distance
 
         return cooks_distance(self, by, of=of)
-
-    def vif(self) -> Table:
-        """Return variance inflation factors, generalised for terms of several columns.
-
-        Returns
-        -------
-        Table
-            One row per term.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("lang ~ IQ + SES + (1 | class)", blm.datasets.load("nlschools"))
-        >>> fit.vif().frame["GVIF"].round(3).to_dict()
-        {'IQ': 1.094, 'SES': 1.094}
-        """
-        from bayeslmm.frequentist.diagnostics import vif
-
-        return vif(self)
 
     def audit(self) -> Audit:
         """List what looks wrong with the model or the data, in plain words, each with a remedy.
@@ -1160,25 +947,6 @@ class LmmFit(Fit):
 
         return effect_qq(self, factor, effect, n_sim=n_sim, level=level, seed=seed).plot(ax)
 
-    def plot_caterpillar(self, factor: str | None = None, effect: str | None = None, **options: Any) -> Any:
-        """Draw the group effects with their intervals, smallest first.
-
-        Parameters
-        ----------
-        factor, effect : str, optional
-            Grouping factor and effect; the first ones when absent.
-        **options : Any
-            Of `bayeslmm.report.plots.caterpillar`: level, sort, ax.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            The axes.
-        """
-        from bayeslmm.report.plots import caterpillar
-
-        return caterpillar(self.ranef, factor, effect, **options)
-
     def plot_diagnostics(self, seed: int | None = 0) -> Any:
         """Draw residuals, their spread, their quantiles and their leverage in one figure.
 
@@ -1197,51 +965,6 @@ class LmmFit(Fit):
         return panel(self, seed)
 
     # --- tidy frames ---------------------------------------------------------------------------------------------
-
-    def tidy(self, effects: str | Sequence[str] = ("fixed", "ran_pars"), **options: Any) -> pd.DataFrame:
-        """Return estimates in one long frame, with broom.mixed's column names.
-
-        Parameters
-        ----------
-        effects : str or sequence of str, default ("fixed", "ran_pars")
-            Also "ran_vals" (group effects) and "ran_coefs" (coefficients of each level).
-        **options : Any
-            Of `bayeslmm.frequentist.tidy.tidy`: conf_int, level, method, ddf.
-
-        Returns
-        -------
-        DataFrame
-            One row per estimate.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
-        >>> fit.tidy("fixed")[["term", "estimate", "std.error"]].round(2).values.tolist()
-        [['Intercept', 251.41, 6.82], ['Days', 10.47, 1.55]]
-        """
-        from bayeslmm.frequentist.tidy import tidy
-
-        return tidy(self, effects, **options)
-
-    def glance(self) -> pd.DataFrame:
-        """Return one row about the whole fit, with broom.mixed's column names.
-
-        Returns
-        -------
-        DataFrame
-            nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual.
-
-        Examples
-        --------
-        >>> import bayeslmm as blm
-        >>> fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
-        >>> fit.glance()[["nobs", "AIC"]].round(2).values.tolist()
-        [[30.0, 325.65]]
-        """
-        from bayeslmm.frequentist.tidy import glance
-
-        return glance(self)
 
     def augment(self) -> pd.DataFrame:
         """Return the rows used with fitted values, residuals and influence, under broom.mixed's column names.
@@ -1352,7 +1075,7 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
     """
     se = np.sqrt(np.diag(fit.vcov))
     method = None if ddf is None else fit.denominator(ddf)
-    coefficients = coefficient_table(fit.solution.beta, fit.design.coef_names, method, fit.solution.vcov)
+    coefficients = fit.coefficient_frame(ddf)
     tests = () if method is None else (f"t tests with {method.title} degrees of freedom.",)
     information = {} if fit.reml else {"AIC": fit.aic, "BIC": fit.bic, "logLik": fit.loglik, "deviance": fit.criterion}
     names = list(fit.design.coef_names)

@@ -1,7 +1,9 @@
 """Estimated marginal means and their comparisons: averages of predictions over a grid of factor levels.
 
 A mean is a linear form of the coefficients, so that it has the degrees of freedom of any contrast: Satterthwaite or
-Kenward-Roger, one number for each mean and each difference.
+Kenward-Roger, one number for each mean and each difference. For generalised fits these are means of the linear
+predictor with normal intervals, and what the inverse link makes of them; `bayeslmm.frequentist.marginal_effects` has
+averages of expected responses instead.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
-from bayeslmm.frequentist.degrees_of_freedom import Denominator
+from bayeslmm.families import Family, as_family
+from bayeslmm.frequentist.degrees_of_freedom import Denominator, reference_note
 from bayeslmm.frequentist.lmm_fit import check_level
 from bayeslmm.report.tables import Table
 
@@ -24,9 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design
-    from bayeslmm.frequentist.lmm_fit import LmmFit
+    from bayeslmm.frequentist.estimated import EstimatedFit
 
 Adjustment = Literal["tukey", "holm", "bonferroni", "none"]
+Scale = Literal["link", "response"]
+RATIOS = {"logit": "odds ratio", "log": "ratio"}
+"""What an exponentiated difference of linear predictors is, for the links where it is something."""
+GAUSSIAN = as_family("gaussian")
 ESTIMABLE = 1e-7
 LARGEST_GRID = 100_000
 
@@ -51,6 +58,12 @@ class MarginalMeans:
         Average offset, part of each mean.
     notes : tuple of str
         What was averaged over.
+    level : float
+        Coverage of the intervals.
+    family : Family
+        Response family with its link.
+    scale : {"link", "response"}
+        Means of the linear predictor, or what the inverse link makes of them.
 
     Examples
     --------
@@ -69,6 +82,8 @@ class MarginalMeans:
     offset: float = 0.0
     notes: tuple[str, ...] = ()
     level: float = 0.95
+    family: Family = GAUSSIAN
+    scale: Scale = "link"
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -76,8 +91,16 @@ class MarginalMeans:
         mean, se, df = _estimates(self.L, self.beta, self.method)
         half = stats.t.ppf(0.5 + self.level / 2, df) * se
         mean = mean + self.offset
-        numbers = pd.DataFrame({"mean": mean, "se": se, "df": df, "lower": mean - half, "upper": mean + half})
+        ends = np.array([mean - half, mean + half])
+        if self.scale == "response":
+            se = self.family.slope(mean) * se
+            mean, ends = self.family.inverse_link(mean), np.sort(self.family.inverse_link(ends), axis=0)
+        numbers = pd.DataFrame({"mean": mean, "se": se, "df": df, "lower": ends[0], "upper": ends[1]})
         return pd.concat([self.grid.reset_index(drop=True), numbers], axis=1)
+
+    @property
+    def _ratio(self) -> str:
+        return RATIOS.get(self.family.link, "") if self.scale == "response" else ""
 
     def pairs(self, adjust: Adjustment = "tukey", level: float | None = None) -> Comparisons:
         """Return all pairwise differences.
@@ -93,14 +116,17 @@ class MarginalMeans:
         Returns
         -------
         Comparisons
-            Differences, first less second.
+            Differences, first less second; on the response scale their exponentials for the links logit (odds ratios)
+            and log (ratios), differences of the linear predictor for other links.
         """
         pairs = list(combinations(range(len(self.labels)), 2))
         if not pairs:
             raise ComparisonError("there is one mean only: nothing to compare.")
         rows = np.array([self.L[i] - self.L[j] for i, j in pairs])
         labels = tuple(f"{self.labels[i]} - {self.labels[j]}" for i, j in pairs)
-        return compare_means(rows, labels, len(self.labels), self.beta, self.method, adjust, level or self.level)
+        return compare_means(
+            rows, labels, len(self.labels), self.beta, self.method, adjust, level or self.level, self._ratio
+        )
 
     def contrast(
         self, weights: Mapping[str, Sequence[float]], adjust: Adjustment = "holm", level: float | None = None
@@ -129,7 +155,7 @@ class MarginalMeans:
         used = np.where(np.isnan(self.L), 0.0, self.L)
         rows = table @ used
         rows[(np.abs(table) > 0) @ np.isnan(self.L).any(axis=1)] = np.nan
-        return compare_means(rows, tuple(weights), 0, self.beta, self.method, adjust, level or self.level)
+        return compare_means(rows, tuple(weights), 0, self.beta, self.method, adjust, level or self.level, self._ratio)
 
     def table(self) -> Table:
         """Return the means as a table.
@@ -141,8 +167,14 @@ class MarginalMeans:
         """
         frame = self.frame
         numbers = frame[["mean", "se", "df", "lower", "upper"]].set_axis(list(self.labels))
-        notes = (*self.notes, f"{100 * self.level:g} % intervals with {self.method.title} degrees of freedom.")
-        return Table(numbers, title="Estimated marginal means", notes=notes, shared=(("mean", "se", "lower", "upper"),))
+        notes = [*self.notes, f"{100 * self.level:g} % intervals with {reference_note(self.method.title)}."]
+        if self.scale == "response":
+            notes.append(
+                f"Back-transformed from the link ({self.family.link}): expected responses of an average group."
+            )
+        return Table(
+            numbers, title="Estimated marginal means", notes=tuple(notes), shared=(("mean", "se", "lower", "upper"),)
+        )
 
     def __repr__(self) -> str:
         return str(self.table())
@@ -158,7 +190,7 @@ class Comparisons:
     Parameters
     ----------
     frame : DataFrame
-        Columns difference, se, df, t value, p, lower, upper.
+        Columns difference (or ratio), se, df, t value (z value where df is infinite), p, lower, upper.
     adjust : str
         How p-values and intervals allow for the number of comparisons.
     method : str
@@ -191,8 +223,8 @@ class Comparisons:
         return Table(
             self.frame,
             title="Comparisons of marginal means",
-            notes=(note, f"{100 * self.level:g} % intervals with {self.method} degrees of freedom."),
-            shared=(("difference", "se", "lower", "upper"),),
+            notes=(note, f"{100 * self.level:g} % intervals with {reference_note(self.method)}."),
+            shared=((str(self.frame.columns[0]), "se", "lower", "upper"),),
         )
 
     def __repr__(self) -> str:
@@ -222,6 +254,7 @@ def compare_means(
     method: Denominator,
     adjust: str,
     level: float,
+    ratio: str = "",
 ) -> Comparisons:
     """Test contrasts of means, allowing for their number.
 
@@ -241,6 +274,8 @@ def compare_means(
         The adjustment.
     level : float
         Coverage.
+    ratio : str
+        What the exponentials of the contrasts are, to be shown in place of the contrasts.
 
     Returns
     -------
@@ -271,15 +306,19 @@ def compare_means(
         reach = stats.t.isf(tail, df)
     else:
         raise ComparisonError(f'adjust={adjust!r} is not one of "tukey", "holm", "bonferroni", "none".')
+    estimate, ends = difference, np.array([difference - reach * se, difference + reach * se])
+    if ratio:
+        estimate, ends = np.exp(difference), np.exp(ends)
+        se = estimate * se
     frame = pd.DataFrame(
         {
-            "difference": difference,
+            ratio or "difference": estimate,
             "se": se,
             "df": df,
-            "t value": t,
+            "z value" if np.isinf(df[good]).all() else "t value": t,
             "p": p,
-            "lower": difference - reach * se,
-            "upper": difference + reach * se,
+            "lower": ends[0],
+            "upper": ends[1],
         },
         index=list(labels),
     )
@@ -295,19 +334,20 @@ def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def emmeans(
-    fit: LmmFit,
+    fit: EstimatedFit,
     specs: str | Sequence[str],
     *,
     at: Mapping[str, Any] | None = None,
     weights: Literal["equal", "proportional"] = "equal",
-    ddf: str = "satterthwaite",
+    ddf: str | None = None,
     level: float = 0.95,
+    scale: Scale = "link",
 ) -> MarginalMeans:
     """Return means over a balanced grid: other factors averaged, numeric columns at their mean.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     specs : str or sequence of str
         Factors whose levels, and combinations of levels, are wanted; also numeric columns with values in `at`.
@@ -315,10 +355,12 @@ def emmeans(
         Values of columns in place of all levels or the mean.
     weights : {"equal", "proportional"}, default "equal"
         How levels of factors that are averaged over count: all the same, or as often as they occur.
-    ddf : str, default "satterthwaite"
-        Degrees of freedom.
+    ddf : str, optional
+        Degrees of freedom of a Gaussian fit, Satterthwaite's when absent; generalised fits have normal intervals.
     level : float, default 0.95
         Coverage of the intervals.
+    scale : {"link", "response"}, default "link"
+        For generalised fits: means of the linear predictor, or these with their intervals through the inverse link.
 
     Returns
     -------
@@ -328,13 +370,19 @@ def emmeans(
     Raises
     ------
     ComparisonError
-        If a name is no column of the fixed part, or the grid is too large.
+        If a name is no column of the fixed part, the grid is too large, or there is no such scale.
 
     References
     ----------
     Searle, Speed & Milliken (1980), *The American Statistician* 34(4).
     """
-    design = fit.design
+    design, family = fit.design, fit.response_family
+    if scale not in ("link", "response"):
+        raise ComparisonError(f'scale={scale!r} is not one of "link", "response".')
+    if scale == "response" and family.name == "cumulative":
+        raise ComparisonError(
+            'an ordered response has probabilities of categories, not one mean: use predict(), or scale="link".'
+        )
     wanted = [specs] if isinstance(specs, str) else list(specs)
     values, factors = grid_values(design, at or {})
     for name in wanted:
@@ -364,11 +412,13 @@ def emmeans(
         labels=labels,
         grid=cells[wanted].loc[kept.index].reset_index(drop=True),
         L=L,
-        beta=fit.solution.beta,
+        beta=fit.beta,
         method=fit.denominator(ddf),
         offset=0.0 if design.offset is None else float(design.offset.mean()),
         notes=tuple(notes),
         level=check_level(level),
+        family=family,
+        scale=scale,
     )
 
 
@@ -471,6 +521,10 @@ def grid_rows(design: Design, cells: pd.DataFrame) -> NDArray[np.float64]:
     if rows.shape[1] == len(encoder.kept):
         return rows
     left_out = np.setdiff1d(np.arange(rows.shape[1]), encoder.kept)
+    if "Intercept" not in design.coef_names:  # thresholds stand in its place
+        left_out = np.setdiff1d(left_out, np.flatnonzero(np.asarray(encoder.fixed.spec.column_names) == "Intercept"))
+    if not len(left_out):
+        return rows[:, encoder.kept]
     full = encoder.fixed.apply(encoder.coding.values(design.data, names), states, design.n)
     relation = np.linalg.lstsq(full[:, encoder.kept], full[:, left_out], rcond=None)[0]
     gap = np.abs(rows[:, encoder.kept] @ relation - rows[:, left_out]).max(axis=1)

@@ -11,28 +11,33 @@ from scipy import stats
 
 from bayeslmm.errors import DataError
 from bayeslmm.frequentist.degrees_of_freedom import is_nested
-from bayeslmm.frequentist.lmm_fit import check_level
+from bayeslmm.frequentist.estimated import EstimatedFit, QualityScale
+from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
 from bayeslmm.likelihood.lmm import solve
 from bayeslmm.report.tables import Table
 from bayeslmm.report.variance_partition import VariancePartition, variance_partition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
-    from bayeslmm.frequentist.lmm_fit import LmmFit
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
 
 STEP = 1e-5
+SCALE_NOTES = {
+    "latent": "On the scale of the linear predictor.",
+    "observation": "On the scale of the response.",
+}
 
 
-def partition(fit: LmmFit) -> VariancePartition:
+def partition(fit: EstimatedFit, scale: QualityScale = "latent") -> VariancePartition:
     """Split the variance of an average row of a fit into its parts.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
+    scale : {"latent", "observation"}, default "latent"
+        See `bayeslmm.frequentist.glmm_quality.generalised_partition`; for Gaussian fits the two are one.
 
     Returns
     -------
@@ -46,7 +51,23 @@ def partition(fit: LmmFit) -> VariancePartition:
     >>> partition(fit).shares.round(3).to_dict()
     {'fixed part': 0.0, 'Batch': 0.418, 'Residual': 0.582}
     """
-    return variance_partition(fit.design, fit.solution.beta, fit.effect_covariances(), fit.sigma)
+    if (generalised := _generalised(fit, scale)) is not None:
+        from bayeslmm.frequentist.glmm_quality import generalised_partition
+
+        return generalised_partition(generalised, scale)
+    return variance_partition(fit.design, fit.beta, fit.effect_covariances(), fit.sigma)
+
+
+def _generalised(fit: EstimatedFit, scale: str) -> GlmmFit | None:
+    """Return a generalised fit as such, None for a Gaussian one; refuse an unknown scale."""
+    if isinstance(fit, LmmFit):
+        if scale not in ("latent", "observation"):
+            raise DataError(f'scale={scale!r} is not one of "latent", "observation".')
+        return None
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
+
+    assert isinstance(fit, GlmmFit)
+    return fit
 
 
 # --- intraclass correlation --------------------------------------------------------------------------------------
@@ -70,6 +91,8 @@ class Icc:
         Coverage of the intervals.
     slopes : bool
         Whether there are random slopes: variances are then averages over the rows.
+    scale : str
+        For generalised fits: "latent" or "observation".
 
     Examples
     --------
@@ -84,6 +107,7 @@ class Icc:
     by_factor: pd.DataFrame
     level: float
     slopes: bool
+    scale: str = ""
 
     def table(self) -> Table:
         """Return the correlations as a table.
@@ -98,6 +122,7 @@ class Icc:
         names |= {"lower": f"{percent} low", "upper": f"{percent} high"}
         notes = [f"Adjusted ICC {self.adjusted:.4f}, conditional ICC {self.conditional:.4f}."]
         notes += ["With random slopes the variances are averages over the rows."] if self.slopes else []
+        notes += [SCALE_NOTES[self.scale]] if self.scale else []
         return Table(
             self.by_factor.rename(columns=names),
             title="Intraclass correlation",
@@ -122,15 +147,17 @@ class Icc:
         return self.table().to_html()
 
 
-def icc(fit: LmmFit, level: float = 0.95) -> Icc:
+def icc(fit: EstimatedFit, level: float = 0.95, scale: QualityScale = "latent") -> Icc:
     """Return intraclass correlations: adjusted, conditional, and by grouping factor.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     level : float, default 0.95
         Coverage of the intervals.
+    scale : {"latent", "observation"}, default "latent"
+        For generalised fits.
 
     Returns
     -------
@@ -142,14 +169,13 @@ def icc(fit: LmmFit, level: float = 0.95) -> Icc:
     Nakagawa, Johnson & Schielzeth (2017), *J. R. Soc. Interface* 14: 20170213; Johnson (2014), *Methods Ecol. Evol.*
     5(9); Goldstein, Browne & Rasbash (2002), *Understanding Statistics* 1(4).
     """
-    parts = partition(fit)
+    parts, generalised = partition(fit, scale), _generalised(fit, scale)
     within = float(parts.random.sum() + parts.residual)
-    contributions = _mean_squares(fit)
     rows = {}
     z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
     for factor in fit.design.factors:
         shared = _coarser_or_equal(fit, factor.name)
-        value, se = _correlation_with_se(fit, contributions, shared, parts)
+        value, se = _correlation_with_se(fit, shared, parts, scale)
         low, high = _logit_interval(value, se, z)
         rows[factor.name] = (parts.random[factor.name] / within, value, se, low, high)
     by_factor = pd.DataFrame.from_dict(rows, orient="index", columns=["share", "icc", "se", "lower", "upper"])
@@ -159,6 +185,7 @@ def icc(fit: LmmFit, level: float = 0.95) -> Icc:
         by_factor=by_factor.rename_axis("Groups"),
         level=level,
         slopes=any(factor.effects != ("Intercept",) for factor in fit.design.factors),
+        scale="" if generalised is None else scale,
     )
 
 
@@ -167,7 +194,7 @@ def _mean_squares(fit: LmmFit) -> dict[str, NDArray[np.float64]]:
     return {factor.name: factor.Z.T @ factor.Z / fit.n_obs for factor in fit.design.condensed.factors}
 
 
-def _coarser_or_equal(fit: LmmFit, name: str) -> set[str]:
+def _coarser_or_equal(fit: EstimatedFit, name: str) -> set[str]:
     """Return the factor and every factor it is nested in: two rows in one of its levels share levels of all these."""
     factors = {factor.name: factor for factor in fit.design.factors}
     inner = factors[name].codes
@@ -175,9 +202,16 @@ def _coarser_or_equal(fit: LmmFit, name: str) -> set[str]:
 
 
 def _correlation_with_se(
-    fit: LmmFit, squares: Mapping[str, NDArray[np.float64]], shared: set[str], parts: VariancePartition
+    fit: EstimatedFit, shared: set[str], parts: VariancePartition, scale: QualityScale
 ) -> tuple[float, float]:
-    """Return the correlation and its standard error; it depends on theta alone, sigma cancels."""
+    """Return the correlation and its standard error; for Gaussian fits it depends on theta alone, sigma cancels."""
+    if not isinstance(fit, LmmFit):
+        from bayeslmm.frequentist.glmm_quality import correlation_with_se
+
+        generalised = _generalised(fit, scale)
+        assert generalised is not None
+        return correlation_with_se(generalised, shared, scale)
+    squares = _mean_squares(fit)
     noise = parts.residual / fit.sigma**2
     names = [factor.name for factor in fit.design.factors]
 
@@ -245,13 +279,15 @@ class R2:
         return f"R2: marginal {self.marginal:.4f}, conditional {self.conditional:.4f}"
 
 
-def r2(fit: LmmFit) -> R2:
+def r2(fit: EstimatedFit, scale: QualityScale = "latent") -> R2:
     """Return Nakagawa's R², marginal and conditional.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
+    scale : {"latent", "observation"}, default "latent"
+        For generalised fits.
 
     Returns
     -------
@@ -268,7 +304,7 @@ def r2(fit: LmmFit) -> R2:
     >>> r2(blm.lmer("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy")))
     R2: marginal 0.2787, conditional 0.7992
     """
-    parts = partition(fit)
+    parts = partition(fit, scale)
     return R2(parts.fixed / parts.total, (parts.fixed + float(parts.random.sum())) / parts.total)
 
 
@@ -324,7 +360,7 @@ def design_effect(fit: LmmFit) -> Table:
 # --- information criteria ----------------------------------------------------------------------------------------
 
 
-def aicc(fit: LmmFit) -> float:
+def aicc(fit: EstimatedFit) -> float:
     """Return Akaike's criterion with the correction for few rows.
 
     Parameters

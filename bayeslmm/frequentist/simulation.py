@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,13 +13,16 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import ComparisonError, DataError, FitError, did_you_mean, listing
+from bayeslmm.families import Family, as_family
 from bayeslmm.formula.frame import read_table
 from bayeslmm.frequentist.bootstrap import Outcome, run_replicates
 from bayeslmm.frequentist.diagnostics import root_weights, subset
+from bayeslmm.frequentist.estimated import EstimatedFit
+from bayeslmm.frequentist.glmm_prediction import response_draws
 from bayeslmm.frequentist.lmm_fit import LmmFit
 from bayeslmm.frequentist.optimize import Control, optimize
 from bayeslmm.frequentist.term_contrasts import TermContrasts
-from bayeslmm.frequentist.variance_parameters import natural_parameters, parameter_names
+from bayeslmm.frequentist.variance_parameters import parameter_names
 from bayeslmm.likelihood.covariance import Layout
 from bayeslmm.likelihood.lmm import LmmKernel, solve
 from bayeslmm.predict import matrix_root
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
 
 SEMIDEFINITE = -1e-10
 
@@ -38,6 +43,10 @@ class HasDesign(Protocol):
     @property
     def design(self) -> Design:
         """The formula met by data."""
+
+    @property
+    def family(self) -> Family | str:
+        """Response family; a fit gives its name."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,17 @@ class Truth:
         Coefficients.
     covariances : mapping of str to ndarray (K, K)
         Covariance of each grouping factor's effects.
-    sigma : float
-        Residual standard deviation of a row with weight 1.
+    family : Family
+        Response family with its link.
+    aux : ndarray (a,)
+        Logarithm of the family's own parameter (for Gaussian responses sigma, of a row with weight 1), thresholds of
+        an ordered response, nothing for other families.
     """
 
     beta: NDArray[np.float64]
     covariances: Mapping[str, NDArray[np.float64]]
-    sigma: float
+    family: Family
+    aux: NDArray[np.float64]
 
 
 def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> Truth:
@@ -64,11 +77,12 @@ def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> T
 
     Parameters
     ----------
-    source : LmmFit or Model
+    source : LmmFit, GlmmFit or Model
         A fit gives all parameters that are not in `parameters`; a model none.
     parameters : mapping of str to float, optional
         By the names of ``fit.parameter_frame()``: coefficients, ``sd_<factor>[<effect>]``,
-        ``corr_<factor>[<effect>,<effect>]``, ``sigma``. For a model, correlations that are not given are zero.
+        ``corr_<factor>[<effect>,<effect>]``, ``sigma`` or the family's own parameter, ``threshold[<level>|<level>]``.
+        For a model, correlations that are not given are zero.
 
     Returns
     -------
@@ -87,25 +101,98 @@ def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> T
     >>> truth(model, {"Intercept": 1500, "sd_Batch[Intercept]": 40, "sigma": 50}).covariances["Batch"]
     array([[1600.]])
     """
-    design = source.design
+    design, family = design_of(source), response_family(source)
     layout = Layout.from_design(design)
-    variance_names, kinds = parameter_names(design, layout)
-    names = [*design.coef_names, *variance_names]
-    values = dict.fromkeys((name for name, kind in zip(variance_names, kinds, strict=True) if kind == "corr"), 0.0)
-    if isinstance(source, LmmFit):
-        natural = natural_parameters(layout, np.append(source.theta, source.sigma))
-        values = dict(zip(names, [*source.solution.beta, *natural], strict=True))
+    variance_names, variance_kinds = (part[:-1] for part in parameter_names(design, layout))
+    own = own_parameters(design, family)
+    kind = dict.fromkeys(design.coef_names, "fixed") | dict(zip(variance_names, variance_kinds, strict=True))
+    kind |= dict.fromkeys(own, "fixed" if family.name == "cumulative" else "own")
+    values = dict.fromkeys((name for name in kind if kind[name] == "corr"), 0.0)
+    if isinstance(source, EstimatedFit):
+        values = {str(name): float(value) for name, value in source.parameter_frame()["estimate"].items()}
     for name, value in (parameters or {}).items():
-        _check_parameter(name, value, names, dict(zip(variance_names, kinds, strict=True)).get(name, "fixed"))
+        _check_parameter(name, value, list(kind), kind.get(name, "fixed"))
         values[name] = float(value)
-    missing = [name for name in names if name not in values]
+    missing = [name for name in kind if name not in values]
     if missing:
         raise DataError(
             f"to simulate from a model every parameter is needed; missing: {listing(map(repr, missing))}.\n"
             "  Pass them as parameters={...}; a fit would give its own estimates."
         )
     beta = np.array([values[name] for name in design.coef_names])
-    return Truth(beta, _covariances(design, layout, values), values["sigma"])
+    aux = np.array([values[name] for name in own])
+    if family.name == "cumulative":
+        if (np.diff(aux) <= 0).any():
+            raise DataError(f"thresholds must increase; they are {listing(f'{value:g}' for value in aux)}.")
+    else:
+        with np.errstate(divide="ignore"):
+            aux = np.log(aux)
+    return Truth(beta, _covariances(design, layout, values), family, aux)
+
+
+def design_of(source: HasDesign) -> Design:
+    """Return the design of a model or a fit; that of an ordered model without the intercept that thresholds replace.
+
+    Parameters
+    ----------
+    source : LmmFit, GlmmFit or Model
+        Where from.
+
+    Returns
+    -------
+    Design
+        The design.
+    """
+    if response_family(source).name != "cumulative":
+        return source.design
+    from bayeslmm.frequentist.glmm_fit import thresholds_for_intercept
+
+    return thresholds_for_intercept(source.design, response_family(source))
+
+
+def response_family(source: HasDesign) -> Family:
+    """Return the family and link of a model or a fit.
+
+    Parameters
+    ----------
+    source : LmmFit, GlmmFit or Model
+        Where from.
+
+    Returns
+    -------
+    Family
+        With its link.
+    """
+    return source.response_family if isinstance(source, EstimatedFit) else as_family(source.family)
+
+
+def own_parameters(design: Design, family: Family) -> tuple[str, ...]:
+    """Return the names of the family's own parameters, as ``parameter_frame()`` has them.
+
+    Parameters
+    ----------
+    design : Design
+        Levels of an ordered response.
+    family : Family
+        The family.
+
+    Returns
+    -------
+    tuple of str
+        Empty for families without any.
+
+    Raises
+    ------
+    DataError
+        If responses of the family cannot be drawn here.
+    """
+    if family.name == "cumulative":
+        return tuple(f"threshold[{low}|{high}]" for low, high in pairwise(design.response_levels))
+    if family.row.draw is None:
+        raise DataError(
+            f"responses of the family {family.name!r} are simulated by prior_predictive() and sample() only."
+        )
+    return (family.parameter,) if family.parameter else ()
 
 
 def _check_parameter(name: str, value: float, names: Sequence[str], kind: str) -> None:
@@ -114,8 +201,10 @@ def _check_parameter(name: str, value: float, names: Sequence[str], kind: str) -
         raise DataError(f"there is no parameter {name!r}.\n  Parameters: {listing(names, 30)}. {hint}".rstrip())
     if not np.isfinite(value):
         raise DataError(f"{name} = {value} is not a finite number.")
-    if kind in ("sd", "sigma") and value < 0:
+    if (kind == "sd" or name == "sigma") and value < 0:
         raise DataError(f"{name} = {value:g} is a standard deviation and cannot be negative.")
+    if kind == "own" and name != "sigma" and value <= 0:
+        raise DataError(f"{name} = {value:g} must be positive.")
     if kind == "corr" and not -1 <= value <= 1:
         raise DataError(f"{name} = {value:g} is a correlation and lies between -1 and 1.")
 
@@ -167,14 +256,52 @@ def draw(
     ndarray (n,)
         The response.
     """
-    y = design.X @ values.beta + (0.0 if design.offset is None else design.offset)
+    eta = design.X @ values.beta + (0.0 if design.offset is None else design.offset)
     for factor in design.factors:
         count = len(factor.levels) + len(factor.new_levels)
         drawn = rng.standard_normal((count, len(factor.effects))) @ matrix_root(values.covariances[factor.name]).T
         if effects is not None:
             drawn[: len(factor.levels)] = effects[factor.name]
-        y = y + np.einsum("nk,nk->n", factor.Z, drawn[factor.codes])
-    return y + values.sigma / root_weights(design) * rng.standard_normal(design.n)
+        eta = eta + np.einsum("nk,nk->n", factor.Z, drawn[factor.codes])
+    return draw_given(design, values.family, eta, values.aux, rng)
+
+
+def draw_given(
+    design: Design, family: Family, eta: NDArray[np.float64], aux: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw a response about a linear predictor.
+
+    Parameters
+    ----------
+    design : Design
+        Weights of a Gaussian response, trials of a binomial one.
+    family : Family
+        Response family with its link.
+    eta : ndarray (n,)
+        Linear predictor.
+    aux : ndarray (a,)
+        Log of the family's own parameter, or thresholds.
+    rng : numpy Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray (n,)
+        The response.
+
+    Raises
+    ------
+    DataError
+        If rows have weights and the family is not Gaussian: a weighted row stands for no response in particular.
+    """
+    if family.name == "gaussian":
+        return family.inverse_link(eta) + np.exp(aux[0]) / root_weights(design) * rng.standard_normal(design.n)
+    if design.weights is not None:
+        raise DataError(
+            f"responses of the family {family.name!r} cannot be simulated for rows with weights: a weight of 2 may be\n"
+            "  two equal rows, or one that counts twice. Write rows out, or give numbers of trials."
+        )
+    return response_draws(family, rng, eta[None], aux, design.trials)[0]
 
 
 def simulate(
@@ -190,7 +317,7 @@ def simulate(
 
     Parameters
     ----------
-    source : LmmFit or Model
+    source : LmmFit, GlmmFit or Model
         What to simulate from.
     n : int, default 1
         Responses.
@@ -199,14 +326,14 @@ def simulate(
     parameters : mapping of str to float, optional
         Values that replace the estimates, by the names of ``fit.parameter_frame()``; for a model all of them.
     keep_effects : bool, default False
-        Keep the estimated effects of the groups of a fit and draw the residuals only.
+        Keep the estimated effects of the groups of a fit and draw the response about them only.
     seed : int, optional
         Makes the responses reproducible.
 
     Returns
     -------
     ndarray (n, rows)
-        One response per line.
+        One response per line: proportions for binomial families, category codes for ordered ones.
 
     Raises
     ------
@@ -226,10 +353,11 @@ def simulate(
     if n < 1:
         raise DataError(f"n={n}: simulate one response or more.")
     values = truth(source, parameters)
-    design = source.design if new_data is None else source.design.at(new_data)
+    design = design_of(source)
+    design = design if new_data is None else design.at(new_data)
     effects = None
     if keep_effects:
-        if not isinstance(source, LmmFit):
+        if not isinstance(source, EstimatedFit):
             raise DataError("keep_effects=True needs a fit: a model has no estimated effects.")
         effects = {factor.name: source.solution.b[i] for i, factor in enumerate(source.design.factors)}
     rng = np.random.default_rng(seed)
@@ -348,13 +476,13 @@ class Power:
 
 def power(
     source: HasDesign,
-    effect: str | Callable[[LmmFit], float],
+    effect: str | Callable[[Any], float],
     *,
     parameters: Mapping[str, float] | None = None,
     new_data: Any = None,
     n_sim: int = 1000,
     alpha: float = 0.05,
-    ddf: str = "satterthwaite",
+    ddf: str | None = None,
     seed: int | None = None,
     workers: int = 1,
     progress: bool = True,
@@ -363,7 +491,7 @@ def power(
 
     Parameters
     ----------
-    source : LmmFit or Model
+    source : LmmFit, GlmmFit or Model
         A pilot fit, whose estimates are the truth unless `parameters` says otherwise; or a model, with all parameters
         given.
     effect : str or callable
@@ -377,8 +505,9 @@ def power(
         Studies.
     alpha : float, default 0.05
         Size of the test.
-    ddf : str, default "satterthwaite"
-        Degrees of freedom of the test: "satterthwaite", "kenward-roger", "residual" or "between-within".
+    ddf : str, optional
+        Degrees of freedom of the test of a Gaussian model: "satterthwaite" (when absent), "kenward-roger", "residual"
+        or "between-within".
     seed : int, optional
         Makes the result reproducible, whatever the number of workers.
     workers : int, default 1
@@ -415,13 +544,19 @@ def power(
     if not 0 < alpha < 1:
         raise ComparisonError(f"alpha={alpha!r} is not between 0 and 1.")
     values = truth(source, parameters)
-    design = source.design if new_data is None else source.design.at(new_data)
+    design = design_of(source)
+    design = design if new_data is None else design.at(new_data)
     own = subset(design, np.arange(design.n)) if design.y is not None else subset(_blank(design), np.arange(design.n))
     test, label, aim = _test_of(own, effect, ddf, values)
     rng = np.random.default_rng(seed)
-    kernel = LmmKernel.from_design(replace(own, y=draw(own, values, rng)))
-    reml = source.reml if isinstance(source, LmmFit) else True
-    study = _Study(own, kernel, values, reml, test)
+    study: Callable[[np.random.Generator], Outcome]
+    if values.family.is_gaussian_identity:
+        kernel = LmmKernel.from_design(replace(own, y=draw(own, values, rng)))
+        reml = source.reml if isinstance(source, LmmFit) else True
+        study = _Study(own, kernel, values, reml, test)
+    else:
+        points = source.optimum.quadrature if isinstance(source, EstimatedFit) else 1  # type: ignore[attr-defined]
+        study = _GeneralisedStudy(own, values, points, test)
     outcomes = run_replicates(study, n_sim, seed=seed, workers=workers, progress=progress, label="power")
     results = np.array([(np.nan, np.nan) if outcome.values is None else outcome.values for outcome in outcomes])
     return Power(
@@ -441,15 +576,18 @@ def _blank(design: Design) -> Design:
 
 
 def _test_of(
-    design: Design, effect: str | Callable[[LmmFit], float], ddf: str, values: Truth
-) -> tuple[Callable[[LmmFit], tuple[float, float]], str, float]:
+    design: Design, effect: str | Callable[[Any], float], ddf: str | None, values: Truth
+) -> tuple[Callable[[Any], tuple[float, float]], str, float]:
     """Return a function from a fit to p-value and estimate, what to call it, and the estimate's true value."""
     from bayeslmm.frequentist.degrees_of_freedom import check_ddf
     from bayeslmm.frequentist.hypotheses import read_hypotheses
 
     if callable(effect):
         return (lambda fit: (float(effect(fit)), np.nan)), getattr(effect, "__name__", "test"), float("nan")
-    check_ddf(ddf)
+    if ddf is not None:
+        check_ddf(ddf)
+        if not values.family.is_gaussian_identity:
+            raise ComparisonError(f"ddf={ddf!r}: degrees of freedom belong to Gaussian models.")
     names = list(design.coef_names)
     columns = {term.name: term.columns for term in TermContrasts(design).terms}
     if effect in names:
@@ -460,9 +598,9 @@ def _test_of(
         found = read_hypotheses(names, effect)
         L, rhs = found.L, found.rhs
 
-    def test(fit: LmmFit) -> tuple[float, float]:
+    def test(fit: EstimatedFit) -> tuple[float, float]:
         result = fit.test(L, rhs, ddf=ddf)
-        return result.p_value, float(L[0] @ fit.solution.beta - rhs[0]) if len(L) == 1 else np.nan
+        return result.p_value, float(L[0] @ fit.beta - rhs[0]) if len(L) == 1 else np.nan
 
     return test, effect, float(L[0] @ values.beta - rhs[0]) if len(L) == 1 else float("nan")
 
@@ -475,7 +613,7 @@ class _Study:
     kernel: LmmKernel
     values: Truth
     reml: bool
-    test: Callable[[LmmFit], tuple[float, float]]
+    test: Callable[[Any], tuple[float, float]]
 
     def __call__(self, rng: np.random.Generator) -> Outcome:
         y = draw(self.design, self.values, rng)
@@ -490,10 +628,34 @@ class _Study:
             optimum=optimum,
             reml=self.reml,
         )
-        p_value, estimate = self.test(fit)
-        if not np.isfinite(p_value):
-            raise FitError("the test gave no p-value")
-        return Outcome(np.array([p_value, estimate]), singular=optimum.singular)
+        return _tested(fit, self.test)
+
+
+@dataclass(frozen=True)
+class _GeneralisedStudy:
+    """The same for other families."""
+
+    design: Design
+    values: Truth
+    quadrature: int
+    test: Callable[[Any], tuple[float, float]]
+
+    def __call__(self, rng: np.random.Generator) -> Outcome:
+        from bayeslmm.frequentist.glmm_refit import fit_silently
+
+        fit: GlmmFit = fit_silently(
+            replace(self.design, y=draw(self.design, self.values, rng)), self.values.family, self.quadrature
+        )
+        if not fit.optimum.converged:
+            return Outcome(None, failure=f"the optimiser {fit.optimum.status}")
+        return _tested(fit, self.test)
+
+
+def _tested(fit: EstimatedFit, test: Callable[[Any], tuple[float, float]]) -> Outcome:
+    p_value, estimate = test(fit)
+    if not np.isfinite(p_value):
+        raise FitError("the test gave no p-value")
+    return Outcome(np.array([p_value, estimate]), singular=fit.singular)
 
 
 # --- larger studies ----------------------------------------------------------------------------------------------
@@ -603,7 +765,7 @@ class PowerCurve:
 
 
 def power_curve(
-    source: HasDesign, effect: str | Callable[[LmmFit], float], *, along: str, sizes: Sequence[int], **options: Any
+    source: HasDesign, effect: str | Callable[[Any], float], *, along: str, sizes: Sequence[int], **options: Any
 ) -> PowerCurve:
     """Return the power of studies with different numbers of groups.
 

@@ -78,6 +78,9 @@ class TermContrasts:
     ----------
     design : Design
         The design.
+    information : ndarray (p, p), optional
+        Inverse covariance of the coefficients: the metric in which types I and II adjust terms for one another; X'X
+        when absent.
 
     Examples
     --------
@@ -90,6 +93,7 @@ class TermContrasts:
     """
 
     design: Design
+    information: NDArray[np.float64] | None = None
 
     @cached_property
     def all_terms(self) -> tuple[FixedTerm, ...]:
@@ -166,18 +170,23 @@ class TermContrasts:
         the ones of lmerTest: unit triangular (Doolittle), and the coefficients themselves in type II where nothing
         comes after.
         """
-        X = self.design.condensed.X
+        p = len(self.design.coef_names)
         used = np.concatenate([before, term.columns])
-        if type == 2 and len(used) == X.shape[1]:
-            return np.eye(X.shape[1])[term.columns]
-        rest = np.setdiff1d(np.arange(X.shape[1]), used)
+        if type == 2 and len(used) == p:
+            return np.eye(p)[term.columns]
+        rest = np.setdiff1d(np.arange(p), used)
         order = np.concatenate([used, rest])
-        triangle = np.linalg.qr(X[:, order], mode="r")
-        rows = triangle[len(before) : len(used)]
-        L = np.zeros((len(term.columns), X.shape[1]))
+        rows = self._triangle(order)[len(before) : len(used)]
+        L = np.zeros((len(term.columns), p))
         L[:, order] = rows / np.diagonal(rows, offset=len(before))[:, None]
         L[np.abs(L) < 1e-10] = 0.0
         return L
+
+    def _triangle(self, order: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the upper triangular root of the information of the coefficients in this order."""
+        if self.information is None:
+            return np.linalg.qr(self.design.condensed.X[:, order], mode="r")
+        return np.linalg.cholesky(self.information[np.ix_(order, order)]).T
 
     @cached_property
     def _rows(self) -> Design:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from bayeslmm.contract import tidy_effects
 from bayeslmm.frequentist.diagnostics import cooks_distance, residuals, root_weights
-from bayeslmm.frequentist.variance_parameters import parameter_names
 
 if TYPE_CHECKING:
+    from bayeslmm.frequentist.estimated import EstimatedFit
+    from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
 
 Effects = Literal["fixed", "ran_pars", "ran_vals", "ran_coefs"]
@@ -22,24 +23,27 @@ COLUMN_NAMES = {
     "t value": "statistic",
     "df": "df",
     "Pr(>|t|)": "p.value",
+    "z value": "statistic",
+    "Pr(>|z|)": "p.value",
 }
 EFFECTS: tuple[str, ...] = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
 
 
 def tidy(
-    fit: LmmFit,
+    fit: EstimatedFit,
     effects: str | Sequence[str] = ("fixed", "ran_pars"),
     *,
     conf_int: bool = False,
     level: float = 0.95,
     method: Literal["wald", "profile", "boot"] = "wald",
     ddf: str | None = "satterthwaite",
+    exp: bool = False,
 ) -> pd.DataFrame:
     """Return estimates in one long frame, with broom.mixed's column names.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
     effects : str or sequence of str, default ("fixed", "ran_pars")
         Which: "fixed" coefficients, "ran_pars" standard deviations and correlations, "ran_vals" group effects,
@@ -51,7 +55,9 @@ def tidy(
     method : {"wald", "profile", "boot"}, default "wald"
         Of the intervals of fixed effects and variance parameters; those of group effects are normal.
     ddf : str, optional
-        Degrees of freedom of the t tests; None for none, as lme4 prints them.
+        Degrees of freedom of the t tests of a Gaussian fit; None for none, as lme4 prints them.
+    exp : bool, default False
+        Exponentiate the coefficients and their intervals; their standard errors are then the delta method's.
 
     Returns
     -------
@@ -77,7 +83,7 @@ def tidy(
     if conf_int and {"fixed", "ran_pars"} & set(wanted):
         intervals = fit.confint(level) if method == "wald" else fit.confint(level, method=method)
     makers = {
-        "fixed": lambda: _fixed(fit, ddf, intervals),
+        "fixed": lambda: _fixed(fit, ddf, intervals, exp),
         "ran_pars": lambda: _variance_parameters(fit, intervals),
         "ran_vals": lambda: _group_effects(fit, conf_int, level),
         "ran_coefs": lambda: _group_coefficients(fit),
@@ -92,13 +98,18 @@ def _columns(parts: Sequence[pd.DataFrame]) -> list[str]:
     return [name for name in (*order, "conf.low", "conf.high") if name in present]
 
 
-def _fixed(fit: LmmFit, ddf: str | None, intervals: pd.DataFrame | None) -> pd.DataFrame:
-    table = fit.summary(ddf).coefficients
+def _fixed(fit: EstimatedFit, ddf: str | None, intervals: pd.DataFrame | None, exp: bool) -> pd.DataFrame:
+    table = fit.coefficient_frame(ddf)
     frame = pd.DataFrame({"effect": "fixed", "group": None, "term": list(table.index)})
     for theirs, ours in COLUMN_NAMES.items():
         if theirs in table:
             frame[ours] = table[theirs].to_numpy()
-    return _with_intervals(frame, list(table.index), intervals)
+    frame = _with_intervals(frame, list(table.index), intervals)
+    if exp:
+        frame["std.error"] *= np.exp(frame["estimate"])
+        scaled = [name for name in ("estimate", "conf.low", "conf.high") if name in frame]
+        frame[scaled] = np.exp(frame[scaled])
+    return frame
 
 
 def _with_intervals(frame: pd.DataFrame, rows: Sequence[str], intervals: pd.DataFrame | None) -> pd.DataFrame:
@@ -108,10 +119,9 @@ def _with_intervals(frame: pd.DataFrame, rows: Sequence[str], intervals: pd.Data
     return frame.assign(**{"conf.low": chosen["lower"].to_numpy(), "conf.high": chosen["upper"].to_numpy()})
 
 
-def _variance_parameters(fit: LmmFit, intervals: pd.DataFrame | None) -> pd.DataFrame:
+def _variance_parameters(fit: EstimatedFit, intervals: pd.DataFrame | None) -> pd.DataFrame:
     """Return SDs and correlations in broom's order: down the columns of each term's lower triangle."""
-    own_names = parameter_names(fit.design, fit.kernel.layout)[0]
-    frame = fit.parameter_frame().loc[list(own_names)]
+    frame = fit.parameter_frame()
     rows: list[tuple[str, str, str]] = []
     for term, covariance in zip(fit.design.terms, fit.kernel.layout.covariances, strict=True):
         for i, first in enumerate(term.effects):
@@ -121,7 +131,8 @@ def _variance_parameters(fit: LmmFit, intervals: pd.DataFrame | None) -> pd.Data
                     (term.factor, f"cor__{first}.{second}", f"corr_{term.factor}[{first},{second}]")
                     for second in term.effects[i + 1 :]
                 ]
-    rows.append(("Residual", "sd__Observation", "sigma"))
+    for name in frame.index[frame["kind"].isin(["sigma", "aux"])]:
+        rows.append(("Residual", "sd__Observation", name) if name == "sigma" else ("Residual", name, name))
     names = [name for _, _, name in rows]
     table = pd.DataFrame(
         {
@@ -135,7 +146,7 @@ def _variance_parameters(fit: LmmFit, intervals: pd.DataFrame | None) -> pd.Data
     return _with_intervals(table, names, intervals)
 
 
-def _group_effects(fit: LmmFit, conf_int: bool, level: float) -> pd.DataFrame:
+def _group_effects(fit: EstimatedFit, conf_int: bool, level: float) -> pd.DataFrame:
     from scipy.special import ndtri
 
     long = fit.ranef.to_pandas().rename(
@@ -148,18 +159,18 @@ def _group_effects(fit: LmmFit, conf_int: bool, level: float) -> pd.DataFrame:
     return long
 
 
-def _group_coefficients(fit: LmmFit) -> pd.DataFrame:
+def _group_coefficients(fit: EstimatedFit) -> pd.DataFrame:
     long = fit.ranef.to_pandas().rename(columns={"factor": "group", "effect": "term", "value": "estimate"})
     fixed = fit.fixef.reindex(long["term"]).fillna(0.0).to_numpy()
     return long.assign(effect="ran_coefs", estimate=long["estimate"] + fixed).drop(columns="sd")
 
 
-def glance(fit: LmmFit) -> pd.DataFrame:
+def glance(fit: EstimatedFit) -> pd.DataFrame:
     """Return one row about the whole fit, with broom.mixed's column names.
 
     Parameters
     ----------
-    fit : LmmFit
+    fit : LmmFit or GlmmFit
         The fit.
 
     Returns
@@ -180,8 +191,8 @@ def glance(fit: LmmFit) -> pd.DataFrame:
         "logLik": fit.loglik,
         "AIC": fit.aic,
         "BIC": fit.bic,
-        "REMLcrit" if fit.reml else "deviance": fit.criterion,
-        "df.residual": fit.n_obs - fit.n_parameters,
+        "REMLcrit" if fit.engine == "REML" else "deviance": fit.criterion,
+        "df.residual": fit.df_resid,
     }
     return pd.DataFrame([row])
 
@@ -224,6 +235,47 @@ def augment(fit: LmmFit) -> pd.DataFrame:
         ".weights": roots**2,
         ".wtres": raw * roots,
         ".std.resid": residuals(fit, "standardized"),
+    }
+    frame = pd.concat([design.data.reset_index(drop=True), pd.DataFrame(added)], axis=1)
+    return frame.set_index(pd.Index(design.rows, name="row"))
+
+
+def augment_generalised(fit: GlmmFit) -> pd.DataFrame:
+    """Return the rows used, with expected responses and residuals, under broom.mixed's column names.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+        A fit of any family but the ordered ones.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the formula, then `.fitted` and `.fixed` (linear predictors, with and without group effects),
+        `.mu` (expected response), `.resid` (of the deviance), `.offset`; `.pearson` and `.quantile` (randomised, normal
+        under the model) have no counterpart in broom.mixed.
+
+    Raises
+    ------
+    DataError
+        If the response is ordered.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+    >>> augment_generalised(fit)[[".fitted", ".mu", ".resid"]].head(1).round(3).values.tolist()
+    [[-0.809, 0.308, -1.438]]
+    """
+    design = fit.design
+    added = {
+        ".fitted": fit.predict(scale="link"),
+        ".resid": fit.residuals("deviance"),
+        ".fixed": fit.predict(scale="link", include=[]),
+        ".mu": fit.fitted,
+        ".offset": np.zeros(design.n) if design.offset is None else design.offset,
+        ".pearson": fit.residuals("pearson"),
+        ".quantile": fit.residuals("quantile"),
     }
     frame = pd.concat([design.data.reset_index(drop=True), pd.DataFrame(added)], axis=1)
     return frame.set_index(pd.Index(design.rows, name="row"))
