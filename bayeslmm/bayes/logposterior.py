@@ -25,7 +25,7 @@ from numba.experimental import structref
 
 from bayeslmm.bayes.coordinates import Coordinates, coordinates, pull, unpack
 from bayeslmm.bayes.priors import Priors, has_intercept
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import address_of, compiled
 from bayeslmm.likelihood.cholesky import factorise, pull_back, reduce_products, solve_other_half
 from bayeslmm.likelihood.lmm import LmmKernel, small_cholesky, small_inverse_root
 
@@ -134,9 +134,9 @@ def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # t
             for i in range(size):
                 total += precision * e.V[i, a] * QV[i, b]
             root[a, b] = total
-    small_cholesky(root)
+    small_cholesky(address_of(root), r)
     inverse = np.empty((r, r))
-    small_inverse_root(root, inverse)
+    small_inverse_root(address_of(root), address_of(inverse), r)
     value = e.constant - e.n_rows * log(sigma) - 0.5 * log_det
     half = np.zeros(r)
     for a in range(r):
@@ -242,7 +242,7 @@ def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, val
         reduce_products(e.structure, e.work, flat, e.rhs, e.gram, Q)
         value = prior + evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root)
         values[draw] = value if value > -inf and value < inf else -inf
-        small_inverse_root(root, inverse)
+        small_inverse_root(address_of(root), address_of(inverse), r)
         for a in range(r):
             total = mean[a]
             for b in range(a, r):

@@ -6,19 +6,23 @@ disk, since only the name is stored; numba's own `np.linalg` support would add s
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import inspect
 import os
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import llvmlite.binding
 import numba
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, sigutils, types
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import get_cython_function_address, intrinsic
 
 
@@ -33,15 +37,47 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     return dispatcher
 
 
-def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a step of such a loop into its caller: alone it would cost a whole compilation, and a call each time."""
-    return compiled(function, inline="always")
+class _Part(JITCodeLibrary):
+    """Code that waits to be linked into a C entry. The entry is optimised as a whole, so its parts need not be."""
+
+    def add_llvm_module(self, ll_module: Any) -> None:
+        self._final_module.link_in(ll_module)
+
+    def finalize(self) -> None:
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Python objects that belong to the code are of no use to it: it has no way in from Python."""
+
+
+class _PartCompiler(Compiler):
+    """Numba's compiler, with a `_Part` as its result."""
+
+    def __init__(self, typing_context, target_context, library, *rest):  # type: ignore[no-untyped-def]
+        library = _Part(target_context.codegen(), "part")
+        super().__init__(typing_context, target_context, library, *rest)
+
+
+_INTERNAL = {"error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def internal(function: Callable[..., Any]) -> Any:
-    """Compile a loop that only a C entry calls: not cached by itself, no way in from Python, no reference counts."""
-    options = {"error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
+    """Compile a loop that only compiled code calls: not cached by itself, no reference counts."""
+    return numba.njit(pipeline_class=_PartCompiler, **_INTERNAL)(function)
+
+
+def step(function: Callable[..., Any]) -> Any:
+    """Compile such a loop once and put it wherever it is called; LLVM does this in a fraction of numba's time."""
+    return numba.njit(pipeline_class=_PartCompiler, forceinline=True, **_INTERNAL)(function)
 
 
 def c_entry(function: Callable[..., Any], kind: Any) -> int:
@@ -55,6 +91,46 @@ def c_entry(function: Callable[..., Any], kind: Any) -> int:
     entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))  # type: ignore[attr-defined]
     entry.compile()
     return int(entry.address)  # type: ignore[arg-type]
+
+
+class CFunction:
+    """A loop with the calling convention of C: arrays go in by address, without numba's checks and conversions.
+
+    Parameters
+    ----------
+    function : callable
+        What to compile, on first use.
+    signature : str
+        Numba's notation of result and arguments; an array is `CPointer(its type)`.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        self.function, self.signature = function, signature
+        self.kinds = [kind.strip() for kind in signature[signature.index("(") + 1 : -1].split(", ")]
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it with C-ordered arrays and numbers."""
+        return self._address(*map(_as_c, arguments, self.kinds))
+
+    @cached_property
+    def _address(self) -> Any:
+        result = ctypes.c_int64 if self.signature.startswith("int64") else None
+        parameters = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in self.kinds]
+        return ctypes.CFUNCTYPE(result, *parameters)(c_entry(self.function, self.signature))
+
+
+def c_function(signature: str) -> Callable[[Callable[..., Any]], CFunction]:
+    """Make a loop a `CFunction`."""
+    return lambda function: CFunction(function, signature)
+
+
+def _as_c(value: Any, kind: str) -> Any:
+    """Return what C receives: a number, or the address of an array."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if kind != f"CPointer({value.dtype.name})" or not value.flags.c_contiguous:
+        raise TypeError(f"expected a C-ordered array for {kind}, not one of {value.dtype.name}")
+    return value.__array_interface__["data"][0]
 
 
 def _stamp(path: str) -> bytes:
@@ -106,6 +182,8 @@ def _emit(context, builder, signature, arguments, symbol, pattern):  # type: ign
         elif isinstance(part, str):
             value = stack(builder, ir.IntType(8))
             builder.store(ir.Constant(ir.IntType(8), ord(part)), value)
+        elif isinstance(signature.args[part], types.CPointer):
+            value = arguments[part]
         elif isinstance(signature.args[part], types.Array):
             value = cgutils.create_struct_proxy(signature.args[part])(context, builder, value=arguments[part]).data
         elif signature.args[part] == types.float64:
@@ -125,8 +203,46 @@ _POTRF, _POTRI = _routine("lapack", "dpotrf"), _routine("lapack", "dpotri")
 _TRSM, _SYRK, _SYMM = _routine("blas", "dtrsm"), _routine("blas", "dsyrk"), _routine("blas", "dsymm")
 
 
+def _address_of(kind):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def address(typing_context, number):  # type: ignore[no-untyped-def]
+        """Return a number as the address of an array, which compiled code reads and writes without knowing its size."""
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(arguments[0], context.get_data_type(kind).as_pointer())
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return address
+
+
+doubles, longs, ints, octets = (_address_of(kind) for kind in (types.float64, types.int64, types.int32, types.uint8))
+
+
 @intrinsic
-def _potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
+def address_of(typing_context, array):  # type: ignore[no-untyped-def]
+    """Return the address of an array."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def beyond(typing_context, address, count):  # type: ignore[no-untyped-def]
+    """Return the address of entry `count` of an array."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return address(address, types.int64), generate
+
+
+@intrinsic
+def potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
+    """Factor the lower triangle of C-ordered `a` (n, n) in place; return 0 on success."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _POTRF, ("U", 0, 1, 0, "info"))  # type: ignore[call-arg]
 
@@ -134,7 +250,9 @@ def _potrf(typing_context, n, a):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _potri(typing_context, n, a):  # type: ignore[no-untyped-def]
+def potri(typing_context, n, a):  # type: ignore[no-untyped-def]
+    """Turn such a factor into the lower triangle of the inverse; return 0 on success."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _POTRI, ("U", 0, 1, 0, "info"))  # type: ignore[call-arg]
 
@@ -142,7 +260,9 @@ def _potri(typing_context, n, a):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+def trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+    """Overwrite C-ordered `b` (n, r) by the solution of `a x = b`."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _TRSM, ("R", "U", "N", "N", 1, 0, 2, 3, 0, 4, 1))  # type: ignore[call-arg]
 
@@ -150,7 +270,9 @@ def _trsm_plain(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def
 
 
 @intrinsic
-def _trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+def trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untyped-def]
+    """Overwrite C-ordered `b` (n, r) by the solution of `a' x = b`."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _TRSM, ("R", "U", "T", "N", 1, 0, 2, 3, 0, 4, 1))  # type: ignore[call-arg]
 
@@ -158,7 +280,9 @@ def _trsm_transposed(typing_context, n, r, one, a, b):  # type: ignore[no-untype
 
 
 @intrinsic
-def _syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-def]
+def syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-def]
+    """Set the lower triangle of `c` (n, n) to `keep * c + scale * a' a`, `a` (m, n)."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _SYRK, ("U", "N", 0, 1, 2, 3, 0, 4, 5, 0))  # type: ignore[call-arg]
 
@@ -166,41 +290,25 @@ def _syrk(typing_context, n, m, scale, a, keep, c):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def _symm(typing_context, n, m, one, a, b, zero, c):  # type: ignore[no-untyped-def]
+def symm(typing_context, n, m, one, a, b, zero, c):  # type: ignore[no-untyped-def]
+    """Set `c` (m, n) to `b a`, `a` (n, n) symmetric with its lower triangle given, `b` (m, n)."""
+
     def generate(*context):  # type: ignore[no-untyped-def]
         return _emit(*context, _SYMM, ("L", "U", 0, 1, 2, 3, 0, 4, 0, 5, 6, 0))  # type: ignore[call-arg]
 
     return types.int64(types.int64, types.int64, types.float64, a, b, types.float64, c), generate
 
 
-@inlined
+@step
 def cholesky(a):  # type: ignore[no-untyped-def]
     """Overwrite the lower triangle of C-ordered `a` (n, n) by its Cholesky factor; return 0 on success."""
-    return _potrf(a.shape[0], a)
+    return potrf(a.shape[0], a)
 
 
-@inlined
-def inverse_from_cholesky(a):  # type: ignore[no-untyped-def]
-    """Overwrite the lower triangle of C-ordered `a`, a Cholesky factor, by that of the inverse; return 0 on success."""
-    return _potri(a.shape[0], a)
-
-
-@inlined
+@step
 def solve_lower(root, b, transposed):  # type: ignore[no-untyped-def]
     """Overwrite C-ordered `b` (n, r) by the solution of `root x = b`, or of `root' x = b` when transposed."""
     if transposed:
-        _trsm_transposed(b.shape[0], b.shape[1], 1.0, root, b)
+        trsm_transposed(b.shape[0], b.shape[1], 1.0, root, b)
     else:
-        _trsm_plain(b.shape[0], b.shape[1], 1.0, root, b)
-
-
-@inlined
-def add_gram(rows, scale, keep, out):  # type: ignore[no-untyped-def]
-    """Set the lower triangle of `out` (n, n) to `keep * out + scale * rows' rows`, `rows` (m, n); both C-ordered."""
-    _syrk(rows.shape[1], rows.shape[0], scale, rows, keep, out)
-
-
-@inlined
-def symmetric_product(matrix, rows, out):  # type: ignore[no-untyped-def]
-    """Set `out` (m, n) to `rows @ matrix`, `matrix` (n, n) symmetric with its lower triangle given, all C-ordered."""
-    _symm(rows.shape[1], rows.shape[0], 1.0, matrix, rows, 0.0, out)
+        trsm_plain(b.shape[0], b.shape[1], 1.0, root, b)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import compiled, inlined
+from bayeslmm.likelihood._compiled import compiled, step
 from bayeslmm.likelihood.handle import ARGUMENTS, FULL, HALF, call, engine_of, pack, set_matrix, set_vector
 from bayeslmm.likelihood.numeric import Workspace, new_workspace
 from bayeslmm.likelihood.operations import (
@@ -45,14 +45,14 @@ __all__ = [
 ]
 
 
-@inlined
+@step
 def run(handle, operation):  # type: ignore[no-untyped-def]
     """Let the factorisation do one operation on a handle."""
     handle[0] = operation
     return call(engine_of(handle), handle)
 
 
-@inlined
+@step
 def reduce_with(handle):  # type: ignore[no-untyped-def]
     """Do `reduce_products` on a handle that holds its arguments, gram as B."""
     run(handle, SPREAD)
@@ -63,7 +63,7 @@ def reduce_with(handle):  # type: ignore[no-untyped-def]
     run(handle, GRAM)
 
 
-@inlined
+@step
 def pull_back_with(handle):  # type: ignore[no-untyped-def]
     """Do `pull_back` on a handle that holds its arguments."""
     run(handle, MIX)
@@ -73,7 +73,7 @@ def pull_back_with(handle):  # type: ignore[no-untyped-def]
     run(handle, GATHER)
 
 
-@inlined
+@step
 def aim(handle, address, rows, columns):  # type: ignore[no-untyped-def]
     """Make the matrix at `address` the argument B."""
     handle[ARGUMENTS + 3 * B] = address

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import compiled, inlined
+from bayeslmm.likelihood._compiled import internal, step
 from bayeslmm.likelihood.covariance import KINDS, Covariance, Layout, Space, TermArrays, by_column, semidefinite_root
 from bayeslmm.likelihood.crossproducts import CrossProducts
+from bayeslmm.likelihood.operations import POINT, PULL_THETA, SLOPE, THETA, THETA_SLOPE, TO_THETA
 
 _US, _DIAG, _CS, _AR1 = range(len(KINDS))
 _NEAR = 0.02
@@ -66,16 +67,16 @@ def fill_from_means(means: list[Floats], terms: TermArrays, space: Space) -> Non
         space.inverse_roots[at] = np.linalg.inv(root).ravel()
 
 
-@inlined
+@step
 def triangle(i, j, k):  # type: ignore[no-untyped-def]
     """Return the place of entry (i, j) in the lower triangle column by column."""
     return j * k - j * (j - 1) // 2 + i - j
 
 
-@compiled
-def to_theta(terms, space, x, theta):  # type: ignore[no-untyped-def]
+@internal
+def theta_of(terms, n_terms, space, x, theta):  # type: ignore[no-untyped-def]
     """Fill `theta` from search coordinates."""
-    for t in range(terms.kind.size):
+    for t in range(n_terms):
         kind, k, first, base = terms.kind[t], terms.k[t], terms.theta_start[t], space.root_start[t]
         if kind == _US:
             for j in range(k):
@@ -94,10 +95,10 @@ def to_theta(terms, space, x, theta):  # type: ignore[no-untyped-def]
                 theta[first + count] = 0.5 * (1.0 + low) + 0.5 * (1.0 - low) * np.tanh(x[first + count])
 
 
-@compiled
-def pull_theta(terms, space, x, gradient, out):  # type: ignore[no-untyped-def]
+@internal
+def slope_of(terms, n_terms, space, x, gradient, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the gradient in search coordinates, given the `gradient` in theta."""
-    for t in range(terms.kind.size):
+    for t in range(n_terms):
         kind, k, first, base = terms.kind[t], terms.k[t], terms.theta_start[t], space.root_start[t]
         if kind == _US:
             for j in range(k):
@@ -115,6 +116,28 @@ def pull_theta(terms, space, x, gradient, out):  # type: ignore[no-untyped-def]
             if kind != _DIAG:
                 low = -1.0 / (k - 1) if kind == _CS else -1.0
                 out[first + count] = gradient[first + count] * 0.5 * (1.0 - low) / np.cosh(x[first + count]) ** 2
+
+
+def to_theta(terms: TermArrays, space: Space, x: Floats, theta: Floats) -> None:
+    """Fill `theta` from search coordinates."""
+    _run(TO_THETA, terms, space, ((POINT, x), (THETA, theta)))
+
+
+def pull_theta(terms: TermArrays, space: Space, x: Floats, gradient: Floats, out: Floats) -> None:
+    """Fill `out` with the gradient in search coordinates, given the `gradient` in theta."""
+    _run(PULL_THETA, terms, space, ((POINT, x), (THETA_SLOPE, gradient), (SLOPE, out)))
+
+
+def _run(operation: int, terms: TermArrays, space: Space, arguments: tuple[tuple[int, Floats], ...]) -> None:
+    """Let the compiled model do something that needs no data."""
+    from bayeslmm.likelihood.handle import coordinates_handle, set_argument
+    from bayeslmm.likelihood.model_entry import model_function
+
+    handle = coordinates_handle(terms, space)
+    handle[0] = operation
+    for argument, array in arguments:
+        set_argument(handle, argument, array)
+    model_function()(handle.ctypes.data)
 
 
 def _terms(terms: TermArrays, space: Space) -> Iterator[tuple[int, Covariance, slice, Floats]]:

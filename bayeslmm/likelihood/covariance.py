@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.likelihood._compiled import compiled, inlined, internal
+from bayeslmm.likelihood._compiled import compiled, internal, step
 
 KINDS = ("us", "diag", "cs", "ar1")
 _US, _DIAG, _CS, _AR1 = range(4)
@@ -87,7 +87,7 @@ def correlation_root(kind, rho, root, slope):  # type: ignore[no-untyped-def]
                 below *= rho
 
 
-@inlined
+@step
 def root_column(kind, rho, j, used, used_slope):  # type: ignore[no-untyped-def]
     """Return diagonal and first entry below it of column j of the root, each with its derivative in `rho`.
 
@@ -106,27 +106,10 @@ def root_column(kind, rho, j, used, used_slope):  # type: ignore[no-untyped-def]
     return head, head_slope, below, below_slope
 
 
-@compiled
-def fill_templates(terms, theta, flat):  # type: ignore[no-untyped-def]
-    """Fill the flat array of all factors' templates from the model's theta."""
-    templates_or_pull(terms, theta, flat, theta[:0])
-
-
-@compiled
-def pull_templates(terms, theta, flat, out):  # type: ignore[no-untyped-def]
-    """Fill `out` (m,) with the gradient in theta, given the gradient in the flat templates."""
-    templates_or_pull(terms, theta, flat, out)
-
-
 @internal
-def templates_or_pull(terms, theta, flat, out):  # type: ignore[no-untyped-def]
-    """Fill `flat` with the templates if `out` is empty, else `out` with the gradient from that in `flat`."""
-    pull = out.size > 0
-    if pull:
-        out[:] = 0.0
-    else:
-        flat[:] = 0.0
-    for t in range(terms.kind.size):
+def templates_or_pull(terms, n_terms, theta, flat, out, pull):  # type: ignore[no-untyped-def]
+    """Fill `flat` with the templates or, to pull, `out` with the gradient from that in `flat`; both are zero before."""
+    for t in range(n_terms):
         kind, k, hom, first = terms.kind[t], terms.k[t], terms.hom[t], terms.theta_start[t]
         width = terms.factor_k[terms.factor[t]]
         base = terms.template_start[terms.factor[t]] + terms.column[t] * (width + 1)

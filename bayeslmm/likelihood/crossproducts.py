@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
 from bayeslmm.errors import DataError
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import c_function
 
 _CHUNK_NUMBERS = 1 << 20
 
@@ -337,7 +337,10 @@ def _one_pass(
         weights = rows.weights[part] if rows.weights.size else rows.weights
         gram += columns.T @ (columns * weights[:, None] if weights.size else columns)
         for f, Z in enumerate(rows.Z):
-            _accumulate(rows.codes[f][part], Z[part], weights, columns, diagonal[f], rhs[f])
+            _accumulate(
+                len(columns), Z.shape[1], p + 1, weights.size, rows.codes[f][part], Z[part], weights, columns,
+                diagonal[f], rhs[f],
+            )  # fmt: skip
     return gram, diagonal, rhs
 
 
@@ -354,32 +357,31 @@ def _residual_products(
     gram[:p, p] = gram[p, :p] = inverse.T @ (rows.X.T @ weighted)
     gram[p, p] = residual @ weighted
     for f, Z in enumerate(rows.Z):
-        _accumulate_residual(rows.codes[f], Z, weighted, rhs[f])
+        rhs[f][:, :, -1] = 0.0
+        _accumulate_residual(len(Z), Z.shape[1], p + 1, rows.codes[f], Z, weighted, rhs[f])
 
 
-@compiled
-def _accumulate(codes, Z, weights, columns, diagonal, rhs):  # type: ignore[no-untyped-def]
-    n, k = Z.shape
-    r = columns.shape[1]
+_INTS, _LONGS, _DOUBLES = "CPointer(int32)", "CPointer(int64)", "CPointer(float64)"
+
+
+@c_function(f"void(int64, int64, int64, int64, {_INTS}, {', '.join([_DOUBLES] * 5)})")
+def _accumulate(n, k, r, n_weights, codes, Z, weights, columns, diagonal, rhs):  # type: ignore[no-untyped-def]
     for i in range(n):
-        j = codes[i]
-        w = weights[i] if weights.size else 1.0
+        w = weights[i] if n_weights > 0 else 1.0
         for a in range(k):
-            za = w * Z[i, a]
+            za = w * Z[i * k + a]
+            place = codes[i] * k + a
             for b in range(k):
-                diagonal[j, a, b] += za * Z[i, b]
+                diagonal[place * k + b] += za * Z[i * k + b]
             for c in range(r):
-                rhs[j, a, c] += za * columns[i, c]
+                rhs[place * r + c] += za * columns[i * r + c]
 
 
-@compiled
-def _accumulate_residual(codes, Z, residual, rhs):  # type: ignore[no-untyped-def]
-    n, k = Z.shape
-    last = rhs.shape[2] - 1
-    rhs[:, :, last] = 0.0
+@c_function(f"void(int64, int64, int64, {_INTS}, {_DOUBLES}, {_DOUBLES}, {_DOUBLES})")
+def _accumulate_residual(n, k, r, codes, Z, residual, rhs):  # type: ignore[no-untyped-def]
     for i in range(n):
         for a in range(k):
-            rhs[codes[i], a, last] += Z[i, a] * residual[i]
+            rhs[(codes[i] * k + a) * r + r - 1] += Z[i * k + a] * residual[i]
 
 
 def _all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
@@ -389,38 +391,45 @@ def _all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
     for i, first in enumerate(by_size[:-1]):
         order, starts = bucket(rows.codes[first], rows.n_levels[first])
         for second in by_size[i + 1 :]:
-            count = _count_pairs(order, starts, rows.codes[second], rows.n_levels[second])
+            J = rows.n_levels[first]
+            seen = np.empty(rows.n_levels[second], dtype=np.int64)
+            count = _count_pairs(J, len(seen), order, starts, rows.codes[second], seen)
             levels = np.empty((2, count), dtype=np.int32)
-            values = np.zeros((count, rows.Z[first].shape[1], rows.Z[second].shape[1]))
+            Z1, Z2 = rows.Z[first], rows.Z[second]
+            values = np.zeros((count, Z1.shape[1], Z2.shape[1]))
             _fill_pairs(
-                order, starts, rows.codes[second], rows.n_levels[second], rows.Z[first], rows.Z[second], rows.weights,
-                levels, values,
+                J, len(seen), Z1.shape[1], Z2.shape[1], rows.weights.size, order, starts, rows.codes[second], Z1, Z2,
+                rows.weights, seen, levels[0], levels[1], values,
             )  # fmt: skip
             pairs.append(PairBlocks(first, second, levels[0], levels[1], values))
     return tuple(pairs)
 
 
-@compiled
-def bucket(codes, n_levels):  # type: ignore[no-untyped-def]
+def bucket(codes: NDArray[np.int32], n_levels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows sorted by level, and where each level starts."""
-    starts = np.zeros(n_levels + 1, dtype=np.int64)
-    for i in range(codes.size):
-        starts[codes[i] + 1] += 1
+    order, starts = np.empty(len(codes), dtype=np.int64), np.zeros(n_levels + 2, dtype=np.int64)
+    _bucket(len(codes), n_levels, codes, order, starts)
+    return order, starts[:-1]
+
+
+@c_function(f"void(int64, int64, {_INTS}, {_LONGS}, {_LONGS})")
+def _bucket(n, n_levels, codes, order, starts):  # type: ignore[no-untyped-def]
+    # counts stand two places further on, so that each becomes a start when it has been counted up
+    for i in range(n):
+        starts[codes[i] + 2] += 1
     for j in range(n_levels):
-        starts[j + 1] += starts[j]
-    at = starts[:-1].copy()
-    order = np.empty(codes.size, dtype=np.int64)
-    for i in range(codes.size):
-        order[at[codes[i]]] = i
-        at[codes[i]] += 1
-    return order, starts
+        starts[j + 2] += starts[j + 1]
+    for i in range(n):
+        order[starts[codes[i] + 1]] = i
+        starts[codes[i] + 1] += 1
 
 
-@compiled
-def _count_pairs(order, starts, codes, n_levels):  # type: ignore[no-untyped-def]
-    seen = np.full(n_levels, -1, dtype=np.int64)
+@c_function(f"int64(int64, int64, {_LONGS}, {_LONGS}, {_INTS}, {_LONGS})")
+def _count_pairs(n_first, n_second, order, starts, codes, seen):  # type: ignore[no-untyped-def]
+    for j in range(n_second):
+        seen[j] = -1
     count = 0
-    for j in range(starts.size - 1):
+    for j in range(n_first):
         for at in range(starts[j], starts[j + 1]):
             other = codes[order[at]]
             if seen[other] != j:
@@ -429,22 +438,27 @@ def _count_pairs(order, starts, codes, n_levels):  # type: ignore[no-untyped-def
     return count
 
 
-@compiled
-def _fill_pairs(order, starts, codes, n_levels, Z1, Z2, weights, levels, values):  # type: ignore[no-untyped-def]
-    place = np.full(n_levels, -1, dtype=np.int64)
+@c_function(
+    f"void(int64, int64, int64, int64, int64, {_LONGS}, {_LONGS}, {_INTS}, {', '.join([_DOUBLES] * 3)}, "
+    f"{_LONGS}, {_INTS}, {_INTS}, {_DOUBLES})"
+)
+def _fill_pairs(
+    n_first, n_second, k1, k2, n_weights, order, starts, codes, Z1, Z2, weights, place, rows, columns, values
+):  # type: ignore[no-untyped-def]
+    for j in range(n_second):
+        place[j] = -1
     count = 0
-    for j in range(starts.size - 1):
+    for j in range(n_first):
         first = count
         for at in range(starts[j], starts[j + 1]):
             i = order[at]
             other = codes[i]
             if place[other] < first:
                 place[other] = count
-                levels[0, count] = j
-                levels[1, count] = other
+                rows[count] = j
+                columns[count] = other
                 count += 1
-            b = place[other]
-            w = weights[i] if weights.size else 1.0
-            for a in range(Z1.shape[1]):
-                for c in range(Z2.shape[1]):
-                    values[b, a, c] += w * Z1[i, a] * Z2[i, c]
+            w = weights[i] if n_weights > 0 else 1.0
+            for a in range(k1):
+                for c in range(k2):
+                    values[(place[other] * k1 + a) * k2 + c] += w * Z1[i * k1 + a] * Z2[i * k2 + c]

@@ -8,8 +8,8 @@ from typing import Any
 
 from numba.core import types
 
-from bayeslmm.likelihood._compiled import c_entry
-from bayeslmm.likelihood.handle import SIZE, longs, matrix, unpack_structure, unpack_workspace, vector
+from bayeslmm.likelihood._compiled import c_entry, longs
+from bayeslmm.likelihood.handle import argument, unpack_structure, unpack_workspace, width
 from bayeslmm.likelihood.numeric import (
     factorise,
     gather_gradient,
@@ -41,28 +41,27 @@ from bayeslmm.likelihood.operations import (
 
 def engine(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for."""
-    handle = longs(address, (SIZE,))
+    handle = longs(address)
     s, w = unpack_structure(handle), unpack_workspace(handle)
-    operation = handle[0]
+    operation, templates = handle[0], argument(handle, TEMPLATES)
     answer = 0.0
     if operation == FACTORISE:
-        answer = factorise(s, w, vector(handle, TEMPLATES))
+        answer = factorise(s, w, templates)
     elif operation == SOLVE_HALF:
-        solve_half(s, w, matrix(handle, B))
+        solve_half(s, w, argument(handle, B), width(handle, B))
     elif operation == SOLVE_OTHER_HALF:
-        solve_other_half(s, w, matrix(handle, B))
+        solve_other_half(s, w, argument(handle, B), width(handle, B))
     elif operation == INVERT:
         invert(s, w)
     elif operation == SPREAD:
-        spread_templates(s, w, vector(handle, TEMPLATES), matrix(handle, RHS))
+        spread_templates(s, w, templates, argument(handle, RHS), width(handle, RHS))
     elif operation == GRAM:
-        subtract_gram(w, matrix(handle, B), matrix(handle, ROOT))
+        subtract_gram(s, w, argument(handle, B), argument(handle, ROOT), width(handle, B))
     elif operation == MIX:
-        mix(w, matrix(handle, RHS), matrix(handle, MIXING))
+        mix(s, w, argument(handle, RHS), argument(handle, MIXING), width(handle, RHS), width(handle, MIXING))
     elif operation == GATHER:
-        factors = vector(handle, FACTORS)
-        rank = matrix(handle, MIXING).shape[1]
-        gather_gradient(s, w, vector(handle, TEMPLATES), rank, factors[0], factors[1], vector(handle, OUT))
+        factors = argument(handle, FACTORS)
+        gather_gradient(s, w, templates, width(handle, MIXING), factors[0], factors[1], argument(handle, OUT))
     return answer
 
 

@@ -13,12 +13,11 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import compiled, inlined
+from bayeslmm.likelihood._compiled import compiled, doubles, ints, longs, octets, step
 from bayeslmm.likelihood.covariance import Space, TermArrays
-from bayeslmm.likelihood.numeric import Workspace
+from bayeslmm.likelihood.numeric import Addresses, Workspace
 from bayeslmm.likelihood.operations import N_ARGUMENTS
 from bayeslmm.likelihood.symbolic import Structure
 
@@ -34,54 +33,13 @@ def call(typing_context, address, handle):  # type: ignore[no-untyped-def]
     """Call the C function `double f(int64_t *handle)` at `address`."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        data = cgutils.create_struct_proxy(signature.args[1])(context, builder, value=arguments[1]).data
+        data = arguments[1]
+        if isinstance(signature.args[1], types.Array):
+            data = cgutils.create_struct_proxy(signature.args[1])(context, builder, value=data).data
         kind = ir.FunctionType(ir.DoubleType(), [data.type])
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [data])
 
     return types.float64(types.int64, handle), generate
-
-
-def _array_at(context, builder, kind, address, sizes):  # type: ignore[no-untyped-def]
-    """Return an array of the type `kind` that lies at an address; nobody counts references to it."""
-    item = context.get_data_type(kind.dtype)
-    width = context.get_constant(types.intp, context.get_abi_sizeof(item))
-    strides = [width]
-    for size in reversed(sizes[1:]):
-        strides.insert(0, builder.mul(strides[0], size))
-    array = context.make_array(kind)(context, builder)
-    data = builder.inttoptr(address, item.as_pointer())
-    populate_array(array, data=data, shape=sizes, strides=strides, itemsize=width, meminfo=None)
-    return array._getvalue()
-
-
-def _view(kind):  # type: ignore[no-untyped-def]
-    """Return a function for compiled code that sees an array at an address."""
-
-    @intrinsic
-    def view(typing_context, address, shape):  # type: ignore[no-untyped-def]
-        array = types.Array(kind, len(shape), "C")
-
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return _array_at(context, builder, array, arguments[0], cgutils.unpack_tuple(builder, arguments[1]))
-
-        return array(types.int64, shape), generate
-
-    return view
-
-
-def _argument(handle, argument, n_dim):  # type: ignore[no-untyped-def]
-    array = types.Array(types.float64, n_dim, "C")
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
-        place = ARGUMENTS + 3 * signature.args[1].literal_value
-        values = [builder.load(cgutils.gep(builder, data, place + part)) for part in range(n_dim + 1)]
-        return _array_at(context, builder, array, values[0], values[1:])
-
-    return array(handle, types.literal(argument.literal_value)), generate  # type: ignore[attr-defined]
-
-
-doubles, longs, ints, octets = (_view(kind) for kind in (types.float64, types.int64, types.int32, types.uint8))
 
 
 def entries(arrays: Iterable[NDArray]) -> list[int]:
@@ -100,6 +58,13 @@ def new_handle(structure: Structure, workspace: Workspace, terms: TermArrays, sp
     return handle
 
 
+def coordinates_handle(terms: TermArrays, space: Space) -> NDArray[np.int64]:
+    """Return a handle that knows the layout and the search coordinates only."""
+    handle = np.zeros(SIZE, dtype=np.int64)
+    handle[TERMS:ARGUMENTS] = entries((*terms, *space))
+    return handle
+
+
 def set_argument(handle: NDArray[np.int64], argument: int, array: NDArray[np.float64]) -> None:
     """Write address and sizes of an argument; the caller keeps the array alive."""
     at = ARGUMENTS + 3 * argument
@@ -107,7 +72,7 @@ def set_argument(handle: NDArray[np.int64], argument: int, array: NDArray[np.flo
     handle[at + 1 : at + 1 + array.ndim] = array.shape
 
 
-@inlined
+@step
 def set_vector(handle, argument, array):  # type: ignore[no-untyped-def]
     """Write address and size of an argument."""
     at = ARGUMENTS + 3 * argument
@@ -115,7 +80,7 @@ def set_vector(handle, argument, array):  # type: ignore[no-untyped-def]
     handle[at + 1] = array.size
 
 
-@inlined
+@step
 def set_matrix(handle, argument, array):  # type: ignore[no-untyped-def]
     """Write address and shape of an argument."""
     at = ARGUMENTS + 3 * argument
@@ -124,16 +89,22 @@ def set_matrix(handle, argument, array):  # type: ignore[no-untyped-def]
     handle[at + 2] = array.shape[1]
 
 
-@intrinsic(prefer_literal=True)
-def vector(typing_context, handle, argument):  # type: ignore[no-untyped-def]
-    """Return an argument as an array."""
-    return _argument(handle, argument, 1)
+@step
+def argument(handle, which):  # type: ignore[no-untyped-def]
+    """Return the address of an argument."""
+    return doubles(handle[ARGUMENTS + 3 * which])
 
 
-@intrinsic(prefer_literal=True)
-def matrix(typing_context, handle, argument):  # type: ignore[no-untyped-def]
-    """Return an argument as a matrix."""
-    return _argument(handle, argument, 2)
+@step
+def length(handle, which):  # type: ignore[no-untyped-def]
+    """Return the size of an argument, of a matrix the number of its rows."""
+    return handle[ARGUMENTS + 3 * which + 1]
+
+
+@step
+def width(handle, which):  # type: ignore[no-untyped-def]
+    """Return the number of columns of an argument that is a matrix."""
+    return handle[ARGUMENTS + 3 * which + 2]
 
 
 @compiled
@@ -172,78 +143,85 @@ def pack(s, w):  # type: ignore[no-untyped-def]
     return handle
 
 
-@inlined
+@step
 def unpack_structure(handle):  # type: ignore[no-untyped-def]
     """Return the structure of a handle."""
-    return Structure(
-        longs(handle[1], (handle[2],)),
-        longs(handle[3], (handle[4],)),
-        ints(handle[5], (handle[6],)),
-        longs(handle[7], (handle[8],)),
-        longs(handle[9], (handle[10],)),
-        ints(handle[11], (handle[12],)),
-        longs(handle[13], (handle[14],)),
-        longs(handle[15], (handle[16],)),
-        octets(handle[17], (handle[18],)),
-        longs(handle[19], (handle[20],)),
-        ints(handle[21], (handle[22],)),
-        longs(handle[23], (handle[24],)),
-        ints(handle[25], (handle[26],)),
-        ints(handle[27], (handle[28],)),
-        longs(handle[29], (handle[30],)),
-        longs(handle[31], (handle[32],)),
-        doubles(handle[33], (handle[34],)),
-        longs(handle[35], (handle[36],)),
+    offset = longs(handle[7])
+    n_nodes, n_head, n_factors = handle[6], handle[10] - 1, handle[2]
+    n_templates = 0
+    for f in range(n_factors):
+        n_templates += longs(handle[1])[f] ** 2
+    return Addresses(
+        longs(handle[1]),
+        longs(handle[3]),
+        ints(handle[5]),
+        longs(handle[7]),
+        longs(handle[9]),
+        ints(handle[11]),
+        longs(handle[13]),
+        longs(handle[15]),
+        octets(handle[17]),
+        longs(handle[19]),
+        ints(handle[21]),
+        longs(handle[23]),
+        ints(handle[25]),
+        ints(handle[27]),
+        longs(handle[29]),
+        longs(handle[31]),
+        doubles(handle[33]),
+        n_nodes,
+        n_head,
+        offset[n_head],
+        offset[n_nodes] - offset[n_head],
+        handle[26],
+        handle[56],
+        n_templates,
+        offset[n_nodes],
     )
 
 
-@inlined
+@step
 def unpack_workspace(handle):  # type: ignore[no-untyped-def]
     """Return the workspace of a handle."""
     return Workspace(
-        doubles(handle[37], (handle[38],)),
-        doubles(handle[39], (handle[40],)),
-        doubles(handle[41], (handle[42], handle[43])),
-        doubles(handle[44], (handle[45], handle[46])),
-        doubles(handle[47], (handle[48],)),
-        doubles(handle[49], (handle[50],)),
-        doubles(handle[51], (handle[52],)),
-        longs(handle[53], (handle[54],)),
-        doubles(handle[55], (handle[56], handle[57])),
-        doubles(handle[58], (handle[59], handle[60])),
-        doubles(handle[61], (handle[62], handle[63], handle[64])),
+        doubles(handle[37]),
+        doubles(handle[39]),
+        doubles(handle[41]),
+        doubles(handle[44]),
+        doubles(handle[47]),
+        doubles(handle[49]),
+        doubles(handle[51]),
+        longs(handle[53]),
+        doubles(handle[55]),
+        doubles(handle[58]),
+        doubles(handle[61]),
     )
 
 
-@inlined
+@step
 def unpack_terms(handle):  # type: ignore[no-untyped-def]
     """Return the layout of a handle."""
     at = TERMS
     return TermArrays(
-        longs(handle[at], (handle[at + 1],)),
-        longs(handle[at + 2], (handle[at + 3],)),
-        longs(handle[at + 4], (handle[at + 5],)),
-        longs(handle[at + 6], (handle[at + 7],)),
-        longs(handle[at + 8], (handle[at + 9],)),
-        longs(handle[at + 10], (handle[at + 11],)),
-        longs(handle[at + 12], (handle[at + 13],)),
-        longs(handle[at + 14], (handle[at + 15],)),
+        longs(handle[at]),
+        longs(handle[at + 2]),
+        longs(handle[at + 4]),
+        longs(handle[at + 6]),
+        longs(handle[at + 8]),
+        longs(handle[at + 10]),
+        longs(handle[at + 12]),
+        longs(handle[at + 14]),
     )
 
 
-@inlined
+@step
 def unpack_space(handle):  # type: ignore[no-untyped-def]
     """Return the search coordinates of a handle."""
     at = SPACE
-    return Space(
-        longs(handle[at], (handle[at + 1],)),
-        longs(handle[at + 2], (handle[at + 3],)),
-        doubles(handle[at + 4], (handle[at + 5],)),
-        doubles(handle[at + 6], (handle[at + 7],)),
-    )
+    return Space(longs(handle[at]), longs(handle[at + 2]), doubles(handle[at + 4]), doubles(handle[at + 6]))
 
 
-@inlined
+@step
 def engine_of(handle):  # type: ignore[no-untyped-def]
     """Return the address of the compiled factorisation."""
-    return longs(handle[35], (1,))[0]
+    return longs(handle[35])[0]

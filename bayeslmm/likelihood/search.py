@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import internal
+from bayeslmm.likelihood._compiled import beyond, internal
 from bayeslmm.likelihood.coordinates import (
     expected_information,
     fill_space,
@@ -19,7 +19,7 @@ from bayeslmm.likelihood.coordinates import (
     to_theta,
 )
 from bayeslmm.likelihood.covariance import Space
-from bayeslmm.likelihood.handle import matrix, vector
+from bayeslmm.likelihood.handle import argument, length
 from bayeslmm.likelihood.operations import (
     EVALUATIONS,
     INITIAL,
@@ -57,16 +57,16 @@ CONVERGED, OUT_OF_EVALUATIONS, STALLED, STOPPED = range(4)
 
 
 @internal
-def inner(a, b):  # type: ignore[no-untyped-def]
+def inner(a, b, m):  # type: ignore[no-untyped-def]
     """Return the inner product."""
     total = 0.0
-    for i in range(a.size):
+    for i in range(m):
         total += a[i] * b[i]
     return total
 
 
 @internal
-def line_search(handle, x, value, direction, decline, new_x, new_slope):  # type: ignore[no-untyped-def]
+def line_search(handle, x, m, value, direction, decline, new_x, new_slope):  # type: ignore[no-untyped-def]
     """Move from `x` along `direction` until the (weak, or near rounding the approximate) Wolfe conditions hold.
 
     Return the value and the step, 0 when none was found; `new_x` and `new_slope` are filled.
@@ -75,18 +75,18 @@ def line_search(handle, x, value, direction, decline, new_x, new_slope):  # type
     ----------
     Hager & Zhang (2005), A new conjugate gradient method with guaranteed descent, *SIAM J. Optim.* 16(1).
     """
-    journal = vector(handle, JOURNAL)
+    journal = argument(handle, JOURNAL)
     longest = 0.0
-    for i in range(x.size):
+    for i in range(m):
         longest = max(longest, abs(direction[i]))
     step = min(1.0, 1.5 / longest)
     low, high = 0.0, np.inf
     low_decline, new_value, found = decline, value, 0.0
     for _ in range(30):
-        for i in range(x.size):
+        for i in range(m):
             new_x[i] = x[i] + step * direction[i]
         new_value = measure(handle, new_x, new_slope)
-        new_decline = inner(new_slope, direction)
+        new_decline = inner(new_slope, direction, m)
         enough = new_value <= value + 1e-4 * step * decline
         if not enough and new_value <= value + 1e-12 * abs(value):
             enough = new_decline <= -0.8 * decline
@@ -108,22 +108,21 @@ def line_search(handle, x, value, direction, decline, new_x, new_slope):  # type
 
 
 @internal
-def update(inverse, image, step, direction, slope, new_slope):  # type: ignore[no-untyped-def]
+def update(inverse, m, image, step, direction, slope, new_slope):  # type: ignore[no-untyped-def]
     """Let the inverse Hessian learn from a step by the BFGS formula; return whether it could."""
-    m = slope.size
-    curvature = step * (inner(direction, new_slope) - inner(direction, slope))
+    curvature = step * (inner(direction, new_slope, m) - inner(direction, slope, m))
     if curvature > 0.0:
         quadratic = 0.0
         for i in range(m):
             image[i] = 0.0
             for j in range(m):
-                image[i] += inverse[i, j] * (new_slope[j] - slope[j])
+                image[i] += inverse[i * m + j] * (new_slope[j] - slope[j])
             quadratic += image[i] * (new_slope[i] - slope[i])
         for i in range(m):
             for j in range(m):
                 outer = step * direction[i] * step * direction[j]
                 cross = step * (image[i] * direction[j] + direction[i] * image[j])
-                inverse[i, j] += ((1.0 + quadratic / curvature) * outer - cross) / curvature
+                inverse[i * m + j] += ((1.0 + quadratic / curvature) * outer - cross) / curvature
     return curvature > 0.0
 
 
@@ -134,10 +133,10 @@ def descend(handle):  # type: ignore[no-untyped-def]
     The test is the Newton decrement, the decrease still to be had in units of the criterion: free of any scale. With
     TRUST the step that would bring this decrease is taken without another evaluation.
     """
-    x, slope, journal = vector(handle, POINT), vector(handle, SLOPE), vector(handle, JOURNAL)
-    inverse, initial, scratch = matrix(handle, INVERSE_HESSIAN), matrix(handle, INITIAL), vector(handle, SCRATCH)
-    m = x.size
-    direction, new_x, new_slope, image = scratch[:m], scratch[m : 2 * m], scratch[2 * m : 3 * m], scratch[3 * m :]
+    x, slope, journal = argument(handle, POINT), argument(handle, SLOPE), argument(handle, JOURNAL)
+    inverse, initial = argument(handle, INVERSE_HESSIAN), argument(handle, INITIAL)
+    m, direction = length(handle, POINT), argument(handle, SCRATCH)
+    new_x, new_slope, image = beyond(direction, m), beyond(direction, 2 * m), beyond(direction, 3 * m)
     value = measure(handle, x, slope)
     for _ in range(20):
         if value < np.inf:
@@ -148,8 +147,8 @@ def descend(handle):  # type: ignore[no-untyped-def]
     fresh, status = True, STALLED
     while value < np.inf:
         for i in range(m):
-            direction[i] = -inner(inverse[i], slope)
-        decline = inner(direction, slope)
+            direction[i] = -inner(beyond(inverse, i * m), slope, m)
+        decline = inner(direction, slope, m)
         if -decline < journal[TOLERANCE]:
             status = CONVERGED
             if journal[TRUST] > 0.0:
@@ -161,20 +160,19 @@ def descend(handle):  # type: ignore[no-untyped-def]
         if journal[STOP] > 0.0:
             status = STOPPED
             break
-        if journal[EVALUATIONS] >= vector(handle, VALUES).size:
+        if journal[EVALUATIONS] >= length(handle, VALUES):
             status = OUT_OF_EVALUATIONS
             break
-        new_value, step = line_search(handle, x, value, direction, decline, new_x, new_slope)
+        new_value, step = line_search(handle, x, m, value, direction, decline, new_x, new_slope)
         if step == 0.0:
             if fresh:
                 status = CONVERGED if -decline < 1e-6 else STALLED
                 break
-            for i in range(m):
-                for j in range(m):
-                    inverse[i, j] = initial[i, j]
+            for i in range(m * m):
+                inverse[i] = initial[i]
             fresh = True
             continue
-        if update(inverse, image, step, direction, slope, new_slope):
+        if update(inverse, m, image, step, direction, slope, new_slope):
             fresh = False
         for i in range(m):
             x[i] = new_x[i]

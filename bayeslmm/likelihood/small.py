@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import inlined
+from bayeslmm.likelihood._compiled import step
 
 
-@inlined
-def small_cholesky(a):  # type: ignore[no-untyped-def]
-    """Overwrite the lower triangle of a small `a` by its Cholesky factor; a negative pivot becomes not a number."""
-    n = a.shape[0]
+@step
+def small_cholesky(a, n):  # type: ignore[no-untyped-def]
+    """Overwrite the lower triangle of a flat (n, n) matrix by its Cholesky factor; a negative pivot becomes NaN."""
     for j in range(n):
-        pivot = a[j, j]
-        for l in range(j):
-            pivot -= a[j, l] * a[j, l]
-        pivot = np.sqrt(pivot)
-        a[j, j] = pivot
-        for i in range(j + 1, n):
-            total = a[i, j]
+        for i in range(j, n):
+            total = a[i * n + j]
             for l in range(j):
-                total -= a[i, l] * a[j, l]
-            a[i, j] = total / pivot
+                total -= a[i * n + l] * a[j * n + l]
+            a[i * n + j] = np.sqrt(total) if i == j else total / a[j * n + j]
 
 
-@inlined
-def small_inverse_root(root, out):  # type: ignore[no-untyped-def]
-    """Fill `out` with the inverse of the lower triangular `root`."""
-    n = root.shape[0]
-    out[:, :] = 0.0
+@step
+def small_inverse_root(root, out, n):  # type: ignore[no-untyped-def]
+    """Fill the flat `out` with the inverse of the lower triangular `root` (n, n)."""
     for j in range(n):
-        out[j, j] = 1.0 / root[j, j]
-        for i in range(j + 1, n):
-            total = 0.0
+        for i in range(n):
+            total = 1.0 if i == j else 0.0
             for l in range(j, i):
-                total -= root[i, l] * out[l, j]
-            out[i, j] = total / root[i, i]
+                total -= root[i * n + l] * out[l * n + j]
+            out[i * n + j] = total / root[i * n + i] if i >= j else 0.0

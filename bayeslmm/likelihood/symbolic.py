@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import beyond, c_function
 from bayeslmm.likelihood.crossproducts import CrossProducts, bucket
 
 SPARSE_SECONDS = 1.5e-9
@@ -169,8 +169,18 @@ def _edges(products: CrossProducts, node_start: NDArray[np.int64]) -> tuple[NDAr
     return np.concatenate([empty, *first]), np.concatenate([empty, *second])
 
 
-@compiled
-def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  # type: ignore[no-untyped-def]
+_INTS, _LONGS = "CPointer(int32)", "CPointer(int64)"
+_GROWING = -1
+
+
+def eliminate(
+    n_first: int,
+    widths: NDArray[np.int64],
+    edge_a: NDArray[np.int32],
+    edge_b: NDArray[np.int32],
+    sparse_seconds: float,
+    dense_seconds: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Return the elimination order and, for each head node, the nodes below it in the factor.
 
     Minimum degree on the quotient graph: an eliminated node becomes an *element*, the clique of the nodes below it. The
@@ -180,18 +190,54 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
     ----------
     Amestoy, Davis & Duff (1996), An approximate minimum degree ordering algorithm, *SIAM J. Matrix Anal. Appl.* 17(4).
     """
-    n = widths.size
-    count = np.zeros(n + 1, dtype=np.int64)
-    for e in range(edge_a.size):
+    n, n_edges = len(widths), len(edge_a)
+    order, pattern_start = np.empty(n, dtype=np.int64), np.empty(n + 1, dtype=np.int64)
+    lists = np.empty(2 * n_edges, dtype=np.int32)
+    scratch = np.empty(_SCRATCH * (n + 1) + int(widths[n_first:].sum()) + 1, dtype=np.int64)
+    n_head, room = _GROWING, 2 * n_edges + 4 * n + 16
+    while n_head == _GROWING:
+        pattern = np.empty(room, dtype=np.int32)
+        n_head = _eliminate(
+            n_first, n, n_edges, room, widths, edge_a, edge_b, sparse_seconds, dense_seconds, order, pattern_start,
+            pattern, lists, scratch,
+        )  # fmt: skip
+        room *= 4
+    return order, pattern_start[: n_head + 1], pattern[: pattern_start[n_head]].copy()
+
+
+_SCRATCH = 14
+
+
+@c_function(
+    f"int64(int64, int64, int64, int64, {_LONGS}, {_INTS}, {_INTS}, float64, float64, {_LONGS}, {_LONGS}, {_INTS}, "
+    f"{_INTS}, {_LONGS})"
+)
+def _eliminate(
+    n_first, n, n_edges, room, widths, edge_a, edge_b, sparse_seconds, dense_seconds, order, pattern_start,
+    pattern, lists, scratch,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Do `eliminate`; return the number of head nodes, or -1 when `pattern` has no room for the patterns."""
+    size = n + 1
+    count, start, length = scratch, beyond(scratch, size), beyond(scratch, 2 * size)
+    n_elements, element_start = beyond(scratch, 3 * size), beyond(scratch, 4 * size)
+    element_stop, element_weight = beyond(scratch, 5 * size), beyond(scratch, 6 * size)
+    seen, degree = beyond(scratch, 7 * size), beyond(scratch, 8 * size)
+    following, preceding = beyond(scratch, 9 * size), beyond(scratch, 10 * size)
+    alive, outside = beyond(scratch, 11 * size), beyond(scratch, 12 * size)
+    bucket_head = beyond(scratch, 13 * size)
+    for i in range(size):
+        count[i] = n_elements[i] = element_weight[i] = degree[i] = 0
+        seen[i] = following[i] = preceding[i] = -1
+        alive[i] = outside[i] = 1  # outside is 0: absorbed; below `base`: not met by this pivot; else base + weight
+    for e in range(n_edges):
         count[edge_a[e] + 1] += 1
         count[edge_b[e] + 1] += 1
     for i in range(n):
         count[i + 1] += count[i]
-    start = count.copy()
-    lists = np.empty(count[n], dtype=np.int32)
-    n_elements = np.zeros(n, dtype=np.int64)
+    for i in range(size):
+        start[i] = count[i]
     for sweep in range(2):
-        for e in range(edge_a.size):
+        for e in range(n_edges):
             for side in range(2):
                 i = edge_a[e] if side == 0 else edge_b[e]
                 other = edge_b[e] if side == 0 else edge_a[e]
@@ -200,12 +246,9 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
                     count[i] += 1
                     if sweep == 0:
                         n_elements[i] += 1
-    length = count[:n] - start[:n]
+    for i in range(n):
+        length[i] = count[i] - start[i]
 
-    element_start = np.empty(n, dtype=np.int64)
-    element_stop = np.empty(n, dtype=np.int64)
-    element_weight = np.zeros(n, dtype=np.int64)
-    pattern = np.empty(max(16, start[n]), dtype=np.int32)
     used = 0
     for j in range(n_first):
         element_start[j] = used
@@ -218,11 +261,8 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
     remaining = 0
     for i in range(n_first, n):
         remaining += widths[i]
-    seen = np.full(n, -1, dtype=np.int64)
-    degree = np.zeros(n, dtype=np.int64)
-    bucket_head = np.full(remaining + 1, -1, dtype=np.int64)
-    following = np.full(n, -1, dtype=np.int64)
-    preceding = np.full(n, -1, dtype=np.int64)
+    for d in range(remaining + 1):
+        bucket_head[d] = -1
     for i in range(n_first, n):
         seen[i] = i
         for at in range(start[i], start[i] + length[i]):
@@ -241,32 +281,28 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
             preceding[bucket_head[degree[i]]] = i
         bucket_head[degree[i]] = i
 
-    order = np.empty(n, dtype=np.int64)
     for j in range(n_first):
         order[j] = j
     n_head = n_first
-    alive = np.ones(n, dtype=np.uint8)
-    outside = np.ones(n, dtype=np.int64)  # 0: absorbed; below `base`: not met by this pivot; else base + weight outside
-    base = np.int64(2)
+    base = 2
     whole = remaining
-    seen[:] = -1
+    for i in range(n):
+        seen[i] = -1
     least = 0
     while n_head < n:
         while bucket_head[least] < 0:
             least += 1
         p = bucket_head[least]
-        below = float(least + widths[p])
-        if below * below * sparse_seconds > 3.0 * float(remaining) * float(remaining) * dense_seconds:
+        below, rest = 1.0 * (least + widths[p]), 1.0 * remaining
+        if below * below * sparse_seconds > 3.0 * rest * rest * dense_seconds:
             break
         bucket_head[least] = following[p]
         if following[p] >= 0:
             preceding[following[p]] = -1
         alive[p] = 0
         remaining -= widths[p]
-        if used + n > pattern.size:
-            grown = np.empty(2 * pattern.size + n, dtype=np.int32)
-            grown[:used] = pattern[:used]
-            pattern = grown
+        if used + n > room:
+            return _GROWING
         element_start[p] = used
         seen[p] = p
         weight = 0
@@ -297,7 +333,7 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
             i = pattern[member]
             width = widths[i]
             for at in range(start[i], start[i] + n_elements[i]):
-                e = np.uint64(lists[at])  # type: ignore[assignment]
+                e = lists[at]
                 here = outside[e]
                 if here > 0:
                     outside[e] = (here if here >= base else base + element_weight[e]) - width
@@ -314,7 +350,7 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
             first_other = start[i] + n_elements[i]
             stop = start[i] + length[i]
             for at in range(start[i], first_other):
-                here = outside[np.uint64(lists[at])]
+                here = outside[lists[at]]
                 if here > base:
                     bound += here - base
                     lists[write] = lists[at]
@@ -345,61 +381,69 @@ def eliminate(n_first, widths, edge_a, edge_b, sparse_seconds, dense_seconds):  
         if alive[i]:
             order[at] = i
             at += 1
-    pattern_start = np.empty(n_head + 1, dtype=np.int64)
     pattern_start[0] = 0
     for h in range(n_head):
         pattern_start[h + 1] = element_stop[order[h]]
-    return order, pattern_start, pattern[:used]
+    return n_head
 
 
-@compiled
-def lay_out(pattern_start, pattern, position, offset, padded_share):  # type: ignore[no-untyped-def]
+def lay_out(
+    pattern_start: NDArray[np.int64],
+    pattern: NDArray[np.int32],
+    position: NDArray[np.int32],
+    offset: NDArray[np.int64],
+    padded_share: float,
+) -> tuple[NDArray[Any], ...]:
     """Return rows, numbers and row lists of the head, the rows of each column ascending."""
-    n, n_head = position.size, pattern_start.size - 1
-    count = np.zeros(n + 1, dtype=np.int64)
-    for at in range(pattern.size):
-        count[position[pattern[at]] + 1] += 1
+    n, n_head, n_pattern = len(position), len(pattern_start) - 1, len(pattern)
+    heights = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.diff(offset)[position[pattern]])])
+    row_start = heights[pattern_start]
+    widths = np.diff(offset[: n_head + 1])
+    value_start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths * (widths + np.diff(row_start)))])
+    rows = np.empty(row_start[-1], dtype=np.int32)
+    count, column = np.zeros(n + 2, dtype=np.int64), np.empty(n_pattern, dtype=np.int32)
+    list_at, tail_first = np.empty(n_pattern, dtype=np.int64), np.empty(n_head, dtype=np.int64)
+    write = row_start.copy()
+    _lay_out(
+        n, n_head, pattern_start, pattern, position, offset, row_start, count, column, write, rows, list_at, tail_first
+    )
+    n_listed = count[n_head]
+    below = np.diff(row_start) - tail_first
+    padded = (below > np.maximum(8, padded_share * (offset[n] - offset[n_head]))).astype(np.uint8)
+    lists = count[: n_head + 1].copy(), column[:n_listed].copy(), list_at[:n_listed].copy()
+    return row_start, rows, value_start, tail_first, padded, *lists
+
+
+@c_function(
+    f"void(int64, int64, {_LONGS}, {_INTS}, {_INTS}, {_LONGS}, {_LONGS}, {_LONGS}, {_INTS}, {_LONGS}, {_INTS}, "
+    f"{_LONGS}, {_LONGS})"
+)
+def _lay_out(
+    n, n_head, pattern_start, pattern, position, offset, row_start, count, column, write, rows, list_at, tail_first
+):  # type: ignore[no-untyped-def]
+    # counts stand two places further on, so that each becomes a start when it has been counted up
+    for at in range(pattern_start[n_head]):
+        count[position[pattern[at]] + 2] += 1
     for i in range(n):
-        count[i + 1] += count[i]
-    column = np.empty(pattern.size, dtype=np.int32)
-    fill = count.copy()
-    row_start = np.zeros(n_head + 1, dtype=np.int64)
-    value_start = np.zeros(n_head + 1, dtype=np.int64)
+        count[i + 2] += count[i + 1]
     for h in range(n_head):
-        height = 0
         for at in range(pattern_start[h], pattern_start[h + 1]):
             i = position[pattern[at]]
-            column[fill[i]] = h
-            fill[i] += 1
-            height += offset[i + 1] - offset[i]
-        k = offset[h + 1] - offset[h]
-        row_start[h + 1] = row_start[h] + height
-        value_start[h + 1] = value_start[h] + k * (k + height)
-
-    rows = np.empty(row_start[n_head], dtype=np.int32)
-    list_start = count[: n_head + 1].copy()
-    list_column = column[: count[n_head]].copy()
-    list_at = np.empty(count[n_head], dtype=np.int64)
-    tail_first = np.zeros(n_head, dtype=np.int64)
-    write = row_start[:n_head].copy()
+            column[count[i + 1]] = h
+            count[i + 1] += 1
     for i in range(n):
         if i == n_head:
-            tail_first[:] = write - row_start[:n_head]
+            for h in range(n_head):
+                tail_first[h] = write[h] - row_start[h]
         for at in range(count[i], count[i + 1]):
             h = column[at]
-            if i < n_head:
-                list_at[at] = write[h] - row_start[h]
+            list_at[at] = write[h] - row_start[h]
             for row in range(offset[i], offset[i + 1]):
                 rows[write[h]] = row
                 write[h] += 1
     if n == n_head:
-        tail_first[:] = write - row_start[:n_head]
-    share = padded_share * (offset[n] - offset[n_head])
-    padded = np.zeros(n_head, dtype=np.uint8)
-    for h in range(n_head):
-        height = row_start[h + 1] - row_start[h] - tail_first[h]
-        padded[h] = 1 if height > 8 and height > share else 0
-    return row_start, rows, value_start, tail_first, padded, list_start, list_column, list_at
+        for h in range(n_head):
+            tail_first[h] = write[h] - row_start[h]
 
 
 def _blocks(products, by_size, node_start, position, offset, panels):  # type: ignore[no-untyped-def]
@@ -418,33 +462,36 @@ def _blocks(products, by_size, node_start, position, offset, panels):  # type: i
         ]
     )
     row, column = np.maximum(first, second), np.minimum(first, second)
-    by_row, _ = bucket(row, position.size)
-    by_column, _ = bucket(column[by_row], position.size)
+    by_row, _ = bucket(row, len(position))
+    by_column, _ = bucket(column[by_row], len(position))
     order = by_row[by_column]
-    return place_blocks(order, first, second, raw, offset, *panels[:3])
+    widths = np.diff(offset)
+    raw_start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths[first] * widths[second])])
+    n_blocks, n_head = len(order), len(panels[0]) - 1
+    block_start, block_target = np.empty(n_blocks, dtype=np.int64), np.empty(n_blocks, dtype=np.int64)
+    values = np.empty(len(raw))
+    block_row, block_column = row[order], column[order]
+    _place_blocks(
+        n_blocks, n_head, order, first, raw_start, raw, offset, *panels[:3], block_row, block_column, block_start,
+        block_target, values,
+    )  # fmt: skip
+    return block_row, block_column, block_start, block_target, values
 
 
-@compiled
-def place_blocks(order, first, second, raw, offset, row_start, rows, value_start):  # type: ignore[no-untyped-def]
+@c_function(
+    f"void(int64, int64, {_LONGS}, {_INTS}, {_LONGS}, CPointer(float64), {_LONGS}, {_LONGS}, {_INTS}, {_LONGS}, "
+    f"{_INTS}, {_INTS}, {_LONGS}, {_LONGS}, CPointer(float64))"
+)
+def _place_blocks(
+    n_blocks, n_head, order, first, raw_start, raw, offset, row_start, rows, value_start, block_row, block_column,
+    block_start, block_target, values,
+):  # type: ignore[no-untyped-def]  # fmt: skip
     """Copy the blocks of Z'Z in the given order, lower triangle, and find their places in the factor."""
-    n_blocks, n_head = order.size, row_start.size - 1
-    raw_start = np.empty(n_blocks + 1, dtype=np.int64)
-    raw_start[0] = 0
-    for b in range(n_blocks):
-        height = offset[first[b] + 1] - offset[first[b]]
-        width = offset[second[b] + 1] - offset[second[b]]
-        raw_start[b + 1] = raw_start[b] + height * width
-    block_row = np.empty(n_blocks, dtype=np.int32)
-    block_column = np.empty(n_blocks, dtype=np.int32)
-    block_start = np.empty(n_blocks, dtype=np.int64)
-    block_target = np.empty(n_blocks, dtype=np.int64)
-    values = np.empty(raw.size)
     at, walk, current = 0, 0, -1
     for new in range(n_blocks):
-        b = order[new]
-        r, c = max(first[b], second[b]), min(first[b], second[b])
+        b, r, c = order[new], block_row[new], block_column[new]
         height, width = offset[r + 1] - offset[r], offset[c + 1] - offset[c]
-        block_row[new], block_column[new], block_start[new] = r, c, at
+        block_start[new] = at
         if c >= n_head:
             block_target[new] = -1
         elif r == c:
@@ -460,4 +507,3 @@ def place_blocks(order, first, second, raw, offset, row_start, rows, value_start
                 source = i * width + j if first[b] == r else j * height + i
                 values[at + i * width + j] = raw[raw_start[b] + source]
         at += height * width
-    return block_row, block_column, block_start, block_target, values
