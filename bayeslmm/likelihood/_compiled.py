@@ -182,7 +182,7 @@ def _emit(context, builder, signature, arguments, symbol, pattern):  # type: ign
         elif isinstance(part, str):
             value = stack(builder, ir.IntType(8))
             builder.store(ir.Constant(ir.IntType(8), ord(part)), value)
-        elif isinstance(signature.args[part], types.CPointer):
+        elif isinstance(signature.args[part], types.CPointer):  # type: ignore[attr-defined]
             value = arguments[part]
         elif isinstance(signature.args[part], types.Array):
             value = cgutils.create_struct_proxy(signature.args[part])(context, builder, value=arguments[part]).data
@@ -211,7 +211,7 @@ def _address_of(kind):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             return builder.inttoptr(arguments[0], context.get_data_type(kind).as_pointer())
 
-        return types.CPointer(kind)(types.int64), generate
+        return types.CPointer(kind)(types.int64), generate  # type: ignore[attr-defined]
 
     return address
 
@@ -226,7 +226,7 @@ def address_of(typing_context, array):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0]).data
 
-    return types.CPointer(array.dtype)(array), generate
+    return types.CPointer(array.dtype)(array), generate  # type: ignore[attr-defined]
 
 
 @intrinsic

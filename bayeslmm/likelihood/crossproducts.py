@@ -442,9 +442,9 @@ def _count_pairs(n_first, n_second, order, starts, codes, seen):  # type: ignore
     f"void(int64, int64, int64, int64, int64, {_LONGS}, {_LONGS}, {_INTS}, {', '.join([_DOUBLES] * 3)}, "
     f"{_LONGS}, {_INTS}, {_INTS}, {_DOUBLES})"
 )
-def _fill_pairs(
+def _fill_pairs(  # type: ignore[no-untyped-def]
     n_first, n_second, k1, k2, n_weights, order, starts, codes, Z1, Z2, weights, place, rows, columns, values
-):  # type: ignore[no-untyped-def]
+):
     for j in range(n_second):
         place[j] = -1
     count = 0

@@ -212,10 +212,10 @@ _SCRATCH = 14
     f"int64(int64, int64, int64, int64, {_LONGS}, {_INTS}, {_INTS}, float64, float64, {_LONGS}, {_LONGS}, {_INTS}, "
     f"{_INTS}, {_LONGS})"
 )
-def _eliminate(
+def _eliminate(  # type: ignore[no-untyped-def]
     n_first, n, n_edges, room, widths, edge_a, edge_b, sparse_seconds, dense_seconds, order, pattern_start,
     pattern, lists, scratch,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Do `eliminate`; return the number of head nodes, or -1 when `pattern` has no room for the patterns."""
     size = n + 1
     count, start, length = scratch, beyond(scratch, size), beyond(scratch, 2 * size)
@@ -418,9 +418,9 @@ def lay_out(
     f"void(int64, int64, {_LONGS}, {_INTS}, {_INTS}, {_LONGS}, {_LONGS}, {_LONGS}, {_INTS}, {_LONGS}, {_INTS}, "
     f"{_LONGS}, {_LONGS})"
 )
-def _lay_out(
+def _lay_out(  # type: ignore[no-untyped-def]
     n, n_head, pattern_start, pattern, position, offset, row_start, count, column, write, rows, list_at, tail_first
-):  # type: ignore[no-untyped-def]
+):
     # counts stand two places further on, so that each becomes a start when it has been counted up
     for at in range(pattern_start[n_head]):
         count[position[pattern[at]] + 2] += 1
@@ -482,10 +482,10 @@ def _blocks(products, by_size, node_start, position, offset, panels):  # type: i
     f"void(int64, int64, {_LONGS}, {_INTS}, {_LONGS}, CPointer(float64), {_LONGS}, {_LONGS}, {_INTS}, {_LONGS}, "
     f"{_INTS}, {_INTS}, {_LONGS}, {_LONGS}, CPointer(float64))"
 )
-def _place_blocks(
+def _place_blocks(  # type: ignore[no-untyped-def]
     n_blocks, n_head, order, first, raw_start, raw, offset, row_start, rows, value_start, block_row, block_column,
     block_start, block_target, values,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Copy the blocks of Z'Z in the given order, lower triangle, and find their places in the factor."""
     at, walk, current = 0, 0, -1
     for new in range(n_blocks):
