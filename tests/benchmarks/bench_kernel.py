@@ -414,6 +414,10 @@ def page(known: dict[str, Any]) -> str:
         f"| {name} | " + " | ".join(f"{part[key]:,.3f}" for key in PARTS) + " |"
         for name, part in known["parts"].items()
     )
+    evaluations = "\n".join(
+        f"| {name} | {beside} | {own:,.1f} | {other:,.1f} | {own / other:.2f} |"
+        for name, beside, own, other in known.get("evaluations", ())
+    )
     formulas = "\n".join(f"- {name}: `{PROBLEMS[name].formula}`" for name in PROBLEMS)
     return f"""# Benchmarks
 
@@ -440,6 +444,15 @@ gradient, *refit* is `fit.refit(y)`, the same design with a new response.
 | problem | parse | model | kernel | whole | evaluation | refit |
 |---|---:|---:|---:|---:|---:|---:|
 {rows}
+
+## One evaluation beside the algebra it needs
+
+Milliseconds of one criterion with its gradient, and of what stands beside it, timed in turns; medians. Made by
+`python tests/benchmarks/bench_evaluations.py`{known.get("evaluation_notes", "")}.
+
+| problem | beside | evaluation | beside it | ratio |
+|---|---|---:|---:|---:|
+{evaluations}
 
 ## The first start
 
