@@ -59,6 +59,60 @@ def tidy_effects(effects: str | Sequence[str], kinds: Sequence[str]) -> list[str
     return wanted
 
 
+def level_effects(
+    design: Design, position: int, effects: NDArray[np.float64], cov: NDArray[np.float64]
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return the effects of a factor's levels with their covariance, labelled.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    position : int
+        Which factor.
+    effects : ndarray (J, K)
+        As the engine has them; the coordinates of a structured term, for one level.
+    cov : ndarray (J, K, K)
+        Their covariance.
+
+    Returns
+    -------
+    modes : DataFrame
+        Levels by effects: of a structured term the intercepts of its levels.
+    cov : ndarray (J, K, K)
+        The covariance of the effects of each level.
+    """
+    factor = design.factors[position]
+    index = pd.Index(factor.members, name=factor.name)
+    if factor.loading is not None:
+        K = factor.loading.matrix
+        cov = np.einsum("jk,kl,jl->j", K, cov[0], K)[:, None, None]
+    return pd.DataFrame(factor.of_members(effects), index, list(factor.shown_effects)), cov
+
+
+def one_sd_per_structure(frame: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Return a frame of parameters in which the SD of a structured term stands once, as that of its intercepts.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Indexed by parameter.
+    design : Design
+        The formula met by data.
+
+    Returns
+    -------
+    DataFrame
+        The same where no term is structured.
+    """
+    repeated = [
+        f"sd_{factor.name}[{label}]"
+        for factor in design.factors
+        for label in factor.sd_labels[len(factor.shown_effects) :]
+    ]
+    return frame.drop(index=repeated, errors="ignore") if repeated else frame
+
+
 @dataclass(frozen=True)
 class RandomEffects(Mapping[str, pd.DataFrame]):
     """Group effects by grouping factor: `ranef["class"]` is a frame of levels by effects.

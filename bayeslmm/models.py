@@ -380,6 +380,7 @@ def model(
     weights: str | ArrayLike | None = None,
     offset: str | ArrayLike | None = None,
     priors: Mapping[str, Any] | None = None,
+    adjacency: Any = None,
 ) -> Model:
     """Build a hierarchical model from a formula in lme4's language and a data frame.
 
@@ -401,6 +402,9 @@ def model(
     priors : mapping of str to Prior, optional
         Keys: "Intercept" (of centred predictors), a coefficient's name, "beta" (all slopes), "sd" (every group SD),
         "sd_class" (those of one factor), "sd_class[IQ]" (one), "corr" or "corr_class" (LKJ), "sigma".
+    adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
+        Which areas are neighbours, for `icar(1 | area)` and `bym2(1 | area)`: a mapping of areas to lists of
+        neighbours, pairs, a symmetric table of 0 and 1 labelled by area, or polygons indexed by area.
 
     Returns
     -------
@@ -426,7 +430,9 @@ def model(
     """
     parsed = parse_formula(formula) if isinstance(formula, str) else formula
     resolved = as_family(family, link)
-    design = build_design(parsed, data, weights=weights, offset=offset, family=resolved.name)
+    if adjacency is not None and not any(term.structure == "icar" for term in parsed.random):
+        raise DataError("adjacency= was given, but the formula has neither icar() nor bym2().")
+    design = build_design(parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency)
     built = Model(design=design, family=resolved, user_priors=dict(priors or {}))
     if priors:
         built.priors  # noqa: B018  a wrong name is reported before any computing

@@ -439,6 +439,8 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
     import bambi
 
     for term in design.terms:
+        if term.term.structure is not None:
+            raise FormulaError(f"bambi cannot express {term.term}: its levels are independent. Use to_pymc().")
         if is_correlated(term):
             raise FormulaError(
                 f"bambi cannot express {term.term}: its group effects are independent.\n"

@@ -352,7 +352,7 @@ def column_labels(post: Posterior, by: str) -> NDArray[np.object_]:
     """
     for factor in post.design.factors:
         if factor.name == by:
-            return np.asarray(factor.levels, dtype=object)[factor.codes]
+            return np.asarray(factor.members, dtype=object)[factor.member_codes]
     columns = list(post.design.data.columns)
     if by not in columns:
         hint = did_you_mean(by, columns)

@@ -78,6 +78,10 @@ def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float6
     if not post.response.is_gaussian_identity:
         raise DataError("groups are left out exactly for Gaussian models only; loo() without `group` works for all.")
     factor, design = factor_named(post, group), post.design
+    if factor.loading is not None:
+        raise DataError(
+            f"the effects of {group!r} depend on each other: leaving out one of its levels leaves no group."
+        )
     others = [other.name for other in design.factors if other.name != group]
     levels, width = len(factor.levels), factor.Z.shape[1]
     weights = np.ones(len(factor.codes)) if design.weights is None else np.asarray(design.weights)
@@ -151,10 +155,11 @@ def group_ranks(post: Posterior, group: str, effect: str, level: float) -> pd.Da
         If there is no such factor or effect.
     """
     factor = factor_named(post, group)
-    if effect not in factor.effects:
-        hint = did_you_mean(effect, factor.effects)
-        raise DataError(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(factor.effects)}. {hint}".rstrip())
-    draws = post.draws(f"b_{group}")[:, :, factor.effects.index(effect)]
+    known = factor.shown_effects
+    if effect not in known:
+        hint = did_you_mean(effect, known)
+        raise DataError(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
+    draws = factor.of_members(post.draws(f"b_{group}"))[:, :, known.index(effect)]
     ranks = (-draws).argsort(axis=1).argsort(axis=1) + 1
     lower, upper = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="nearest")
     frame = pd.DataFrame(
@@ -165,6 +170,6 @@ def group_ranks(post: Posterior, group: str, effect: str, level: float) -> pd.Da
             "upper": upper.astype(int),
             "first": (ranks == 1).mean(axis=0),
         },
-        index=pd.Index(factor.levels, name=group),
+        index=pd.Index(factor.members, name=group),
     )
     return frame.sort_values("rank")

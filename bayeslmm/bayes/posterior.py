@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.contract import Fit, NewLevels, RandomEffects
+from bayeslmm.contract import Fit, NewLevels, RandomEffects, level_effects
 from bayeslmm.errors import DataError
 from bayeslmm.predict import linear_predictor
 from bayeslmm.report.tables import Table
@@ -187,13 +187,12 @@ class Posterior(Fit):
     def ranef(self) -> RandomEffects:
         """Posterior means of the group effects with their posterior covariance."""
         modes, cov = {}, {}
-        for factor in self.design.factors:
+        for i, factor in enumerate(self.design.factors):
             draws = self.draws(f"b_{factor.name}").astype(np.float64, copy=False)
             mean = draws.mean(axis=0)
-            index = pd.Index(factor.levels, name=factor.name)
-            modes[factor.name] = pd.DataFrame(mean, index=index, columns=list(factor.effects))
             deviations = draws - mean
-            cov[factor.name] = np.einsum("sjk,sjl->jkl", deviations, deviations) / (len(draws) - 1)
+            within = np.einsum("sjk,sjl->jkl", deviations, deviations) / (len(draws) - 1)
+            modes[factor.name], cov[factor.name] = level_effects(self.design, i, mean, within)
         return RandomEffects(modes, cov)
 
     @cached_property
@@ -210,7 +209,8 @@ class Posterior(Fit):
                 part = slice(at, at + len(term.effects))
                 at = part.stop
                 own = None if corr is None or self.priors.corr(index) is None else corr[part, part]
-                entries.append(VarCorrEntry(factor.name, term.effects, sd[part], own))
+                shown = term.shown_effects
+                entries.append(VarCorrEntry(factor.name, shown, sd[part][: len(shown)], own))
         has_sigma = "sigma" in self.data["posterior"].data_vars
         return VarCorr(tuple(entries), self.sigma if has_sigma else None)
 
@@ -835,7 +835,7 @@ def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> It
     for index, term in enumerate(design.terms):
         first = starts[term.factor]
         starts[term.factor] += len(term.effects)
-        for k, effect in enumerate(term.effects):
+        for k, effect in enumerate(term.shown_effects):
             yield f"sd_{term.factor}[{effect}]", posterior[f"sd_{term.factor}"].values[..., first + k]
         if priors.corr(index) is not None:
             values = posterior[f"corr_{term.factor}"].values
@@ -964,7 +964,7 @@ def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
     """
     frame = arviz_summary(post.parameters, level)
     design, run = post.design, post.run
-    groups = "; ".join(f"{factor.name} {len(factor.levels):,}" for factor in design.factors)
+    groups = "; ".join(f"{factor.name} {len(factor.members):,}" for factor in design.factors)
     how = f"{run.chains} chains of {run.draws:,} draws"
     title = f"Posterior by {post.engine}: {how} in {run.seconds:.2f} s"
     lines = (

@@ -813,9 +813,10 @@ def effect_scale(column: NDArray[np.float64], design: Design) -> tuple[float, st
 def _term_entries(index: int, term: GroupTerm, design: Design, scale: float, word: str) -> Iterator[PriorEntry]:
     scales = [effect_scale(column, design) for column in term.Z.T]
     if is_homogeneous(term):
-        spread = float(np.mean([value for value, _ in scales]))
+        shared = "a typical level" if term.term.structure else "one for all effects"
+        spread = 1.0 if term.term.structure else float(np.mean([value for value, _ in scales]))
         prior = Prior("HalfStudentT", nu=GROUP_DF, sigma=scale / spread)
-        yield PriorEntry(f"sd_{term.factor}", "sd", prior, f"{word}, one for all effects", index)
+        yield PriorEntry(f"sd_{term.factor}", "sd", prior, f"{word}, {shared}", index)
     else:
         for effect, (spread, spread_word) in zip(term.effects, scales, strict=True):
             prior = Prior("HalfStudentT", nu=GROUP_DF, sigma=scale / spread)

@@ -16,6 +16,7 @@ import pandas as pd
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors
 from bayeslmm.errors import DataError
+from bayeslmm.formula.structured import neighbours
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -90,6 +91,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
         "n_total": int(design.n_total),
         "missing": {str(name): int(count) for name, count in design.missing.items()},
         "coef_names": list(design.coef_names),
+        "adjacency": None if design.encoder.adjacency is None else neighbours(design.encoder.adjacency),
     }
     (folder / "model.json").write_text(json.dumps(record), encoding="utf-8")
     design.data.to_parquet(folder / "data.parquet")
@@ -176,7 +178,13 @@ def read_parts(folder: Path, name: str) -> Posterior:
     with np.load(folder / "rows.npz", allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in stored.files}
     frame = pd.read_parquet(folder / "data.parquet")
-    design = build_design(record["formula"], frame, weights=arrays.get("weights"), family=family.name)
+    design = build_design(
+        record["formula"],
+        frame,
+        weights=arrays.get("weights"),
+        family=family.name,
+        adjacency=record.get("adjacency"),
+    )
     if list(design.coef_names) != record["coef_names"]:
         raise DataError(f"{name!r} was written by a version that codes its columns otherwise; fit the model again.")
     design = replace(

@@ -86,9 +86,9 @@ def _fixed(frame: pd.DataFrame) -> pd.DataFrame:
 def _variance_parameters(post: Posterior, frame: pd.DataFrame) -> pd.DataFrame:
     names: dict[str, tuple[str, str]] = {}
     for factor in post.design.factors:
-        for i, first in enumerate(factor.effects):
+        for i, first in enumerate(factor.shown_effects):
             names[f"sd_{factor.name}[{first}]"] = (factor.name, f"sd__{first}")
-            for second in factor.effects[i + 1 :]:
+            for second in factor.shown_effects[i + 1 :]:
                 names[f"corr_{factor.name}[{first},{second}]"] = (factor.name, f"cor__{first}.{second}")
     names["sigma"] = ("Residual", "sd__Observation")
     own = frame[frame["kind"] != "fixed"]
@@ -101,14 +101,14 @@ def _group_effects(post: Posterior, level: float) -> pd.DataFrame:
     tail = (1 - level) / 2
     parts = []
     for factor in post.design.factors:
-        draws = post.draws(f"b_{factor.name}").astype(np.float64, copy=False)
+        draws = factor.of_members(post.draws(f"b_{factor.name}").astype(np.float64, copy=False))
         lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
         levels, effects = lower.shape
         columns: dict[str, Any] = {
             "effect": "ran_vals",
             "group": factor.name,
-            "level": np.repeat(np.asarray(factor.levels, dtype=object), effects),
-            "term": np.tile(np.asarray(factor.effects, dtype=object), levels),
+            "level": np.repeat(np.asarray(factor.members, dtype=object), effects),
+            "term": np.tile(np.asarray(factor.shown_effects, dtype=object), levels),
             "estimate": draws.mean(axis=0).ravel(),
             "std.error": draws.std(axis=0, ddof=1).ravel(),
             "conf.low": lower.ravel(),

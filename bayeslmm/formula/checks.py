@@ -102,7 +102,7 @@ def check_distinct_effects(terms: Sequence[GroupTerm], text: str) -> None:
     """
     seen: dict[tuple[str, str], GroupTerm] = {}
     for term in terms:
-        for effect in term.effects:
+        for effect in term.shown_effects:
             before = seen.setdefault((term.factor, effect), term)
             if before is not term:
                 raise FormulaError(
@@ -127,7 +127,7 @@ def check_distinct_factors(terms: Sequence[GroupTerm], text: str) -> None:
     DataError
         If two factors are the same but for the names of their levels, and share an effect.
     """
-    for first, second in combinations(terms, 2):
+    for first, second in combinations([term for term in terms if term.term.structure is None], 2):
         shared = [effect for effect in second.effects if effect in first.effects]
         if shared and first.factor != second.factor and same_groups(first, second):
             raise DataError(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.errors import DataError, listing
+from bayeslmm.errors import DataError, listing, underline
 from bayeslmm.formula import checks
 from bayeslmm.formula.columns import Coding, Matrix, Recipe, expand_dot, learn, model_matrix
 from bayeslmm.formula.frame import Selection, Table, read_table, select_rows
@@ -20,6 +20,7 @@ from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, ma
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
 from bayeslmm.formula.response import Response, read_response
 from bayeslmm.formula.source import Elsewhere, is_source
+from bayeslmm.formula.structured import Loading, areas, random_walk
 from bayeslmm.formula.syntax import parse_syntax
 from bayeslmm.formula.terms import Formula, RandomTerm
 
@@ -58,6 +59,16 @@ class GroupTerm:
         """Name of the grouping factor."""
         return self.term.factor
 
+    @property
+    def shown_effects(self) -> tuple[str, ...]:
+        """Effects whose SDs are shown: those of a structured term share one, that of its levels' intercepts."""
+        return self.effects if self.term.structure is None else ("Intercept",)
+
+    @property
+    def sd_labels(self) -> tuple[str, ...]:
+        """What the SD of each effect is called: the first of a structured term's stands for all of them."""
+        return (*self.shown_effects, *self.effects[len(self.shown_effects) :])
+
 
 @dataclass(frozen=True, eq=False)
 class Factor:
@@ -79,6 +90,13 @@ class Factor:
         Their columns.
     new_levels : tuple of str
         Levels that only new data have.
+    members : tuple of str
+        What the user calls levels. A structured term keeps all of its effects, the modes, on one level; its members are
+        the categories or areas.
+    member_codes : ndarray (n,) of int32
+        Member of each row.
+    loading : Loading or None
+        What each member of a structured term loads on.
     """
 
     name: str
@@ -88,6 +106,23 @@ class Factor:
     effects: tuple[str, ...]
     Z: Floats = field(repr=False)
     new_levels: tuple[str, ...] = ()
+    members: tuple[str, ...] = field(repr=False, default=())
+    member_codes: Codes = field(repr=False, default_factory=lambda: np.empty(0, dtype=np.int32))
+    loading: Loading | None = field(repr=False, default=None)
+
+    @property
+    def shown_effects(self) -> tuple[str, ...]:
+        """Effects of a member: the intercept alone for a structured term."""
+        return self.effects if self.loading is None else ("Intercept",)
+
+    @property
+    def sd_labels(self) -> tuple[str, ...]:
+        """What the SD of each effect is called: the first of a structured term's stands for all of them."""
+        return (*self.shown_effects, *self.effects[len(self.shown_effects) :])
+
+    def of_members(self, effects: Floats) -> Floats:
+        """Return the effects (..., M, k) of the members, given those of the levels (..., J, K)."""
+        return effects if self.loading is None else np.swapaxes(effects @ self.loading.matrix.T, -1, -2)
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,10 @@ class Encoder:
         Whether the offset argument was numbers, which new data cannot provide.
     family : str or None
         Family of the response.
+    loadings : mapping of str to Loading
+        How the levels of structured terms are related, by factor.
+    adjacency : object or None
+        Which areas are neighbours, as given.
     """
 
     coding: Coding
@@ -126,6 +165,8 @@ class Encoder:
     offset: str | None
     offset_was_array: bool
     family: str | None
+    loadings: Mapping[str, Loading] = field(default_factory=dict)
+    adjacency: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,11 +330,15 @@ class Design:
         if self.condensation is not None:
             return self.condensation.sizes[factor]
         found = next(other for other in self.factors if other.name == factor)
-        return np.bincount(found.codes, minlength=len(found.levels)).astype(np.int64)
+        return np.bincount(found.member_codes, minlength=len(found.members)).astype(np.int64)
 
     def _factor(self, name: str) -> Factor:
         indices = tuple(index for index, term in enumerate(self.terms) if term.factor == name)
         terms = [self.terms[index] for index in indices]
+        members, member_codes, loading = terms[0].levels, terms[0].codes, self.encoder.loadings.get(name)
+        if loading is not None:
+            members = loading.levels
+            member_codes = match(factorise(self.data[terms[0].term.group[0]]), members)[0]
         return Factor(
             name=name,
             levels=terms[0].levels,
@@ -302,10 +347,13 @@ class Design:
             effects=tuple(effect for term in terms for effect in term.effects),
             Z=_side_by_side([term.Z for term in terms]),
             new_levels=terms[0].new_levels,
+            members=members,
+            member_codes=member_codes,
+            loading=loading,
         )
 
     def __repr__(self) -> str:
-        groups = ", ".join(f"{factor.name} {len(factor.levels)}" for factor in self.factors)
+        groups = ", ".join(f"{factor.name} {len(factor.members)}" for factor in self.factors)
         dropped = f", {self.n_total - self.n} dropped" if self.n_total > self.n else ""
         levels = f"; levels: {groups}" if groups else ""
         count = len(self.coef_names)
@@ -408,6 +456,7 @@ def build_design(
     weights: str | ArrayLike | None = None,
     offset: str | ArrayLike | None = None,
     family: Any = None,
+    adjacency: Any = None,
 ) -> Design:
     """Let a formula meet data.
 
@@ -424,6 +473,8 @@ def build_design(
         Added to the linear predictor, beside every `offset()` of the formula.
     family : str or Family, optional
         Shapes the response; gaussian, or binomial for `cbind()` and `prop()`, when absent.
+    adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
+        Which areas are neighbours, for `icar()` and `bym2()`; see `bayeslmm.formula.structured.read_adjacency`.
 
     Returns
     -------
@@ -453,8 +504,9 @@ def build_design(
     if is_source(data):
         from bayeslmm.formula.pushdown import source_design
 
+        _refuse_related_levels(formula)
         return source_design(formula, data, weights=weights, offset=offset, family=family_name)
-    return design_of_frame(formula, data, weights, offset, family_name)
+    return design_of_frame(formula, data, weights, offset, family_name, adjacency=adjacency)
 
 
 def design_of_frame(
@@ -464,6 +516,7 @@ def design_of_frame(
     offset: str | ArrayLike | None,
     family_name: str | None,
     known_states: State | None = None,
+    adjacency: Any = None,
 ) -> Design:
     """Let a formula meet rows in memory; see `build_design`.
 
@@ -475,6 +528,8 @@ def design_of_frame(
         The family.
     known_states : mapping, optional
         What stateful functions learnt from more rows than these.
+    adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
+        As in `build_design`.
 
     Returns
     -------
@@ -496,7 +551,8 @@ def design_of_frame(
     coding, values = learn(frame, names)
     coding.states.update(known_states or {})
     matrix = model_matrix(fixed, values, coding.states, len(frame), text=formula.text)
-    terms, recipes = _group_terms(formula, frame, values, coding.states, matrix)
+    loadings = _loadings(formula, frame, adjacency)
+    terms, recipes = _group_terms(formula, frame, values, coding.states, matrix, loadings)
     response_coding, response_values = learn(frame, response_names)
     response = read_response(
         formula.response,
@@ -519,6 +575,8 @@ def design_of_frame(
         offset=chosen.offset_name,
         offset_was_array=chosen.offset is not None and chosen.offset_name is None,
         family=family_name,
+        loadings=loadings,
+        adjacency=adjacency,
     )
     design = Design(
         formula=formula,
@@ -581,8 +639,44 @@ def _total_offset(formula: Formula, values: Mapping[str, Any], states: State, ar
     return total
 
 
+def _refuse_related_levels(formula: Formula) -> None:
+    for term in formula.random:
+        if term.structure is not None:
+            raise DataError(
+                f"{term} cannot be summed by a database, because each row loads on every mode of the structure\n"
+                f"{underline(formula.text, term.span)}\n  Read the columns into memory and give the data frame."
+            )
+
+
+def _loadings(formula: Formula, frame: pd.DataFrame, adjacency: Any) -> dict[str, Loading]:
+    """Return how the levels of structured terms are related, by factor."""
+    found = {}
+    for term in formula.random:
+        if term.structure == "rw":
+            found[term.factor] = random_walk(frame[term.group[0]], term.group[0])
+        elif term.structure == "icar":
+            if adjacency is None:
+                raise DataError(
+                    f"{term} needs to know which areas are neighbours\n{underline(formula.text, term.span)}\n"
+                    "  Give adjacency={'NY': ['NJ', 'CT', ...], ...}, pairs, a square table or a GeoDataFrame."
+                )
+            found[term.factor] = areas(adjacency)
+    return found
+
+
+def _related_term(term: RandomTerm, loading: Loading, column: Levels) -> GroupTerm:
+    """Return a structured term: all its effects belong to the one level of a factor."""
+    Z = loading.rows(column, term)
+    return GroupTerm(term, loading.modes, Z, np.zeros(len(Z), dtype=np.int32), ("all",))
+
+
 def _group_terms(
-    formula: Formula, frame: pd.DataFrame, values: Mapping[str, Any], states: State, fixed: Matrix
+    formula: Formula,
+    frame: pd.DataFrame,
+    values: Mapping[str, Any],
+    states: State,
+    fixed: Matrix,
+    loadings: Mapping[str, Loading],
 ) -> tuple[tuple[GroupTerm, ...], tuple[Recipe, ...]]:
     """Build every random term; equal right-hand sides, the fixed one included, share one matrix."""
     columns = {name: _group_column(frame[name], name) for name in _group_names(formula)}
@@ -593,6 +687,9 @@ def _group_terms(
             matrices[term.columns] = model_matrix(term.columns, values, states, len(frame), text=formula.text)
     terms = []
     for term in formula.random:
+        if term.factor in loadings:
+            terms.append(_related_term(term, loadings[term.factor], columns[term.group[0]]))
+            continue
         matrix, levels = matrices[term.columns], factors[term.group]
         terms.append(GroupTerm(term, matrix.names, matrix.values, levels.codes, levels.labels))
     return tuple(terms), tuple(matrices[term.columns].recipe for term in formula.random)
@@ -614,8 +711,9 @@ def _group_column(series: pd.Series, name: str) -> Levels:
 def _check(design: Design) -> None:
     """Refuse data that leave something undetermined; warn about dropped columns."""
     for term in design.terms:
-        checks.check_levels(term)
-        checks.warn_constant_slopes(term)
+        if term.term.structure is None:
+            checks.check_levels(term)
+            checks.warn_constant_slopes(term)
     checks.check_distinct_effects(design.terms, design.formula.text)
     checks.check_distinct_factors(design.terms, design.formula.text)
     if design.trials is None and design.y is not None:
@@ -681,6 +779,10 @@ def _terms_at(design: Design, frame: pd.DataFrame, values: Mapping[str, Any], n:
     columns = {name: _group_column(frame[name], name) for name in _group_names(design.formula)}
     terms = []
     for term, recipe in zip(design.terms, design.encoder.random, strict=True):
+        if term.factor in design.encoder.loadings:
+            loading = design.encoder.loadings[term.factor]
+            terms.append(_related_term(term.term, loading, columns[term.term.group[0]]))
+            continue
         found = joint_levels([columns[name] for name in term.term.group], term.factor)
         codes, unseen = match(found, term.levels)
         terms.append(replace(term, Z=recipe.apply(values, states, n), codes=codes, new_levels=unseen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, reduce
 from typing import cast
 
@@ -27,7 +27,7 @@ from bayeslmm.formula.syntax import (
     render,
     walk,
 )
-from bayeslmm.formula.terms import Covariance, Formula, RandomTerm
+from bayeslmm.formula.terms import Covariance, Formula, RandomTerm, Structure
 
 STRUCTURES: dict[str, tuple[Covariance, bool]] = {
     "us": ("us", False),
@@ -38,6 +38,13 @@ STRUCTURES: dict[str, tuple[Covariance, bool]] = {
     "ar1": ("ar1", True),
 }
 """Structured random terms: the covariance and whether its variances are equal unless `hom=` says otherwise."""
+
+RELATED_LEVELS: dict[str, tuple[Structure | None, ...]] = {
+    "rw": ("rw",),
+    "icar": ("icar",),
+    "bym2": ("icar", None),
+}
+"""Random intercepts whose levels are related, and the terms they stand for; None is an ordinary random intercept."""
 
 RESPONSE_FUNCTIONS = ("cbind", "prop")
 MAX_TERMS = 10_000
@@ -176,6 +183,8 @@ def _sort(sign: str, node: Node, sides: _RightSide, text: str) -> None:
         _add_random(sign, bare, sides, text, structure=None, span=node.span)
     elif isinstance(node, Call) and node.function in STRUCTURES and _has_bar(node):
         _add_random(sign, _bar_of(node, text), sides, text, structure=node, span=node.span)
+    elif isinstance(node, Call) and node.function in RELATED_LEVELS:
+        _add_related(sign, node, sides, text)
     elif isinstance(node, Call) and node.function == "offset":
         _add_offset(sign, node, sides, text)
     else:
@@ -232,6 +241,24 @@ def _add_random(
     for group in _groups(bar.right, text):
         sides.random.append(RandomTerm(columns, tuple(name.name for name in group), covariance, hom, span))
         sides.group_names.extend(group)
+
+
+def _add_related(sign: str, node: Call, sides: _RightSide, text: str) -> None:
+    """Add the terms of `rw()`, `icar()` or `bym2()`: random intercepts of one column."""
+    way_out = f"Write {node.function}(1 | group)."
+    single = len(node.arguments) == 1 and isinstance(node.arguments[0][1], Binary)
+    bar = node.arguments[0][1] if single else None
+    if not isinstance(bar, Binary) or bar.operator != "|":
+        fail(text, node.span, f"{node.function}() takes one random intercept and nothing else", way_out)
+    if not (isinstance(bar.left, Number) and bar.left.text == "1"):
+        fail(text, bar.left.span, f"only the intercept can vary in {node.function}()", way_out)
+    if not isinstance(group := _unwrap(bar.right), Name):
+        fail(text, bar.right.span, f"the levels of {node.function}() are those of one column", way_out)
+    for structure in RELATED_LEVELS[node.function]:
+        before = len(sides.random)
+        _add_random(sign, replace(bar, right=group), sides, text, structure=None, span=node.span)
+        if structure is not None:
+            sides.random[before] = replace(sides.random[before], covariance="diag", hom=True, structure=structure)
 
 
 def _structure(bar: Binary, structure: Call | None, text: str) -> tuple[Covariance, bool]:
@@ -353,7 +380,7 @@ def _fail_number(node: Number, text: str) -> None:
 def _check_term_call(node: Call, text: str) -> None:
     if node.function == "offset":
         fail(text, node.span, "offset() stands by itself, joined with '+'", "Write y ~ x + offset(z).")
-    if node.function in STRUCTURES and _has_bar(node):
+    if node.function in RELATED_LEVELS or (node.function in STRUCTURES and _has_bar(node)):
         fail(text, node.span, "a random term stands by itself, joined with '+'", _EXAMPLE)
     check_expression(node, text)
     if not any(True for _ in column_names(node)):

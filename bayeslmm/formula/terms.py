@@ -8,6 +8,7 @@ from typing import Literal
 from bayeslmm.formula.syntax import quote
 
 Covariance = Literal["us", "diag", "cs", "ar1"]
+Structure = Literal["rw", "icar"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class RandomTerm:
         One variance for all effects instead of one each.
     span : tuple of int
         Place in the text of the formula.
+    structure : {"rw", "icar"} or None, default None
+        How the levels of the factor are related: a random walk in their order, or smoothing over neighbouring areas.
+        The effects are then the coordinates of `bayeslmm.formula.structured`: independent, with one variance.
 
     Examples
     --------
@@ -41,14 +45,18 @@ class RandomTerm:
     covariance: Covariance = "us"
     hom: bool = False
     span: tuple[int, int] = field(default=(0, 0), compare=False)
+    structure: Structure | None = None
 
     @property
     def factor(self) -> str:
-        """Name of the grouping factor: ``"class"``, ``"cask:batch"``."""
-        return ":".join(self.group)
+        """Name of the grouping factor: ``"class"``, ``"cask:batch"``, ``"rw(age)"``."""
+        name = ":".join(self.group)
+        return name if self.structure is None else f"{self.structure}({name})"
 
     def __str__(self) -> str:
         group = ":".join(map(quote, self.group))
+        if self.structure is not None:
+            return f"{self.structure}({self.columns} | {group})"
         if self.covariance == "us":
             return f"({self.columns} | {group})"
         if self.covariance == "diag" and not self.hom:

@@ -219,10 +219,15 @@ def check_boundary(fit: LmmFit) -> Iterator[Finding]:
 # --- groups ------------------------------------------------------------------------------------------------------
 
 
+def _independent_factors(fit: LmmFit) -> tuple[Factor, ...]:
+    """Return the factors whose levels are independent of each other: the modes of a structured term are no slopes."""
+    return tuple(factor for factor in fit.design.factors if factor.loading is None)
+
+
 def check_few_groups(fit: LmmFit) -> Iterator[Finding]:
     """Yield grouping factors with too few levels to estimate a variance."""
     for factor in fit.design.factors:
-        count = len(factor.levels)
+        count = len(factor.members)
         if count < VERY_FEW_GROUPS:
             yield Finding(
                 "serious",
@@ -241,7 +246,7 @@ def check_few_groups(fit: LmmFit) -> Iterator[Finding]:
 
 def check_balance(fit: LmmFit) -> Iterator[Finding]:
     """Yield factors with many levels of one row, or of fewer rows than effects."""
-    for factor in fit.design.factors:
+    for factor in _independent_factors(fit):
         size = np.bincount(factor.codes, minlength=len(factor.levels))
         effects = len(factor.effects)
         small = size < 2 if effects == 1 else size < effects
@@ -259,7 +264,7 @@ def check_balance(fit: LmmFit) -> Iterator[Finding]:
 
 def check_slopes(fit: LmmFit) -> Iterator[Finding]:
     """Yield random slopes that the groups cannot show, and slopes without a fixed effect."""
-    for factor in fit.design.factors:
+    for factor in _independent_factors(fit):
         for position, effect in enumerate(factor.effects):
             column = factor.Z[:, position]
             constant = _share_constant(factor, column)
@@ -311,7 +316,7 @@ def _is_spanned(fit: LmmFit, column: NDArray[np.float64]) -> bool:
 
 def check_within_between(fit: LmmFit) -> Iterator[Finding]:
     """Yield predictors whose slope between groups differs from that within them."""
-    for factor in fit.design.factors:
+    for factor in _independent_factors(fit):
         if len(factor.levels) < FEW_GROUPS:
             continue
         means, names = _group_means(fit, factor)
@@ -384,7 +389,7 @@ def check_scaling(fit: LmmFit) -> Iterator[Finding]:
             f"predictors are in very different units: SD of {large!r} {sds[large]:.3g}, {small!r} {sds[small]:.3g}.",
             "The fit does not mind; for readable coefficients (and priors) divide by a convenient unit or use scale().",
         )
-    slopes = {effect for factor in fit.design.factors for effect in factor.effects}
+    slopes = {effect for factor in _independent_factors(fit) for effect in factor.effects}
     for name in sds.index:
         mean = float(columns[name].mean())
         if abs(mean) / sds[name] > FAR_FROM_ZERO:
@@ -510,7 +515,7 @@ def check_spread(fit: LmmFit) -> Iterator[Finding]:
                 ("A log response or a gamma family; " if grows else "")
                 + "robust() standard errors; prediction intervals are too wide at one end and too narrow at the other.",
             )
-    for factor in fit.design.factors:
+    for factor in _independent_factors(fit):
         yield from _spread_by_group(fit, factor, standard, good)
 
 
@@ -542,7 +547,7 @@ def _spread_by_group(
 def check_effect_shape(fit: LmmFit) -> Iterator[Finding]:
     """Yield group effects that are far from normal, or single groups far from the others."""
     for position, factor in enumerate(fit.design.factors):
-        if len(factor.levels) < ENOUGH_LEVELS:
+        if len(factor.levels) < ENOUGH_LEVELS or factor.loading is not None:
             continue
         sd, modes = effect_sd(fit, position), fit.ranef[factor.name].to_numpy()
         for column, effect in enumerate(factor.effects):
@@ -576,7 +581,7 @@ def check_influence(fit: LmmFit) -> Iterator[Finding]:
     if fit.n_obs * fit.kernel.analysis.n_columns > COSTLY:
         raise NotLookedAt("it takes long with so many rows and groups; influence('<factor>') does it.")
     for factor in fit.design.factors:
-        if len(factor.levels) < 3:
+        if len(factor.members) < 3:
             continue
         dfbetas = influence(fit, factor.name).dfbetas
         moves = -dfbetas.to_numpy()

@@ -256,6 +256,11 @@ def between_within_df(design: Design) -> NDArray[np.float64]:
     ----------
     Schluchter & Elashoff (1990), *J. Stat. Comput. Simul.* 37(1-2); Pinheiro & Bates (2000), section 2.4.2.
     """
+    if any(factor.loading is not None for factor in design.factors):
+        raise ComparisonError(
+            "between-within degrees of freedom need independent groups, and the levels of rw() or icar() are not.\n"
+            '  Use ddf="satterthwaite" or "kenward-roger".'
+        )
     factors = sorted(design.factors, key=lambda factor: len(factor.levels))
     for outer, inner in pairwise(factors):
         if not is_nested(inner.codes, outer.codes):

@@ -260,7 +260,7 @@ def _groups(design: Design, by: str | None) -> tuple[Sequence[Any], list[NDArray
         return [int(row) for row in design.rows], [np.array([i]) for i in range(design.n)]
     factors = {factor.name: factor for factor in design.factors}
     if by in factors:
-        codes, labels = factors[by].codes, list(factors[by].levels)
+        codes, labels = factors[by].member_codes, list(factors[by].members)
     elif by in design.data:
         codes, values = pd.factorize(design.data[by], sort=True)  # type: ignore[assignment]
         labels = [str(value) for value in values]
@@ -268,10 +268,12 @@ def _groups(design: Design, by: str | None) -> tuple[Sequence[Any], list[NDArray
         names = [*factors, *map(str, design.data.columns)]
         hint = did_you_mean(by, names)
         raise DataError(f"there is no factor or column {by!r}.\n  There are: {listing(names)}. {hint}".rstrip())
-    if len(labels) < 2:
+    size = np.bincount(codes, minlength=len(labels))
+    if np.count_nonzero(size) < 2:
         raise DataError(f"{by!r} has one value: leaving it out leaves nothing.")
     order = np.argsort(codes, kind="stable")
-    return labels, np.split(order, np.cumsum(np.bincount(codes, minlength=len(labels)))[:-1])
+    rows = np.split(order, np.cumsum(size)[:-1])
+    return [label for label, count in zip(labels, size, strict=True) if count], [part for part in rows if len(part)]
 
 
 def _change_by_refit(fit: LmmFit, left_out: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -531,6 +533,8 @@ def effect_qq(
     """
     factor = fit.design.factors[0].name if factor is None else factor
     frame = fit.ranef[factor]
+    if factor in fit.design.encoder.loadings:
+        raise DataError(f"the effects of {factor} depend on each other: their quantiles say nothing of their shape.")
     effect = str(frame.columns[0]) if effect is None else effect
     if effect not in frame.columns:
         hint = did_you_mean(effect, frame.columns)

@@ -244,9 +244,9 @@ def _group_findings(fit: GlmmFit) -> list[tuple[str, str, str]]:
     size = np.ones(fit.n_obs) if fit.design.trials is None else fit.design.trials
     binary = fit.family in ("bernoulli", "binomial")
     for factor in fit.design.factors:
-        average = float(np.bincount(factor.codes, weights=size).mean())
-        if len(factor.levels) < FEW_LEVELS:
-            found = f"{len(factor.levels)} levels of {factor.name}"
+        average = float(np.bincount(factor.member_codes, weights=size).mean())
+        if len(factor.members) < FEW_LEVELS:
+            found = f"{len(factor.members)} levels of {factor.name}"
             rows.append(("few levels", found, "a fixed effect, or sample() with an informative prior"))
         if binary and average < SMALL_GROUPS and fit.optimum.quadrature <= 1:
             found = f"{average:.1f} binary responses per level of {factor.name}: Laplace is biased"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.contract import NewLevels, RandomEffects
+from bayeslmm.contract import NewLevels, RandomEffects, level_effects, one_sd_per_structure
 from bayeslmm.errors import ComparisonError, ConvergenceWarning, DataError, DataWarning, SingularFitWarning
 from bayeslmm.families import Family, check_response
 from bayeslmm.frequentist.degrees_of_freedom import LargeSample
@@ -252,10 +252,8 @@ class GlmmFit(EstimatedFit):
         """Conditional modes of the group effects with their covariance given the parameters."""
         modes, cov = {}, {}
         for i, factor in enumerate(self.design.factors):
-            modes[factor.name] = pd.DataFrame(
-                self.solution.b[i], index=pd.Index(factor.levels, name=factor.name), columns=list(factor.effects)
-            )
-            cov[factor.name] = self.solution.conditional_cov(i)
+            within = self.solution.conditional_cov(i)
+            modes[factor.name], cov[factor.name] = level_effects(self.design, i, self.solution.b[i], within)
         return RandomEffects(modes, cov)
 
     @cached_property
@@ -265,7 +263,8 @@ class GlmmFit(EstimatedFit):
         for index, term in enumerate(self.design.terms):
             covariance = self.kernel.layout.covariances[index]
             sd, corr = covariance.sd_corr(self.theta[self.kernel.layout.theta_slices[index]])
-            entries.append(VarCorrEntry(term.factor, term.effects, sd, corr if covariance.is_correlated else None))
+            own = corr if covariance.is_correlated else None
+            entries.append(VarCorrEntry(term.factor, term.shown_effects, sd[: len(term.shown_effects)], own))
         return VarCorr(tuple(entries), self.sigma if self.family == "gaussian" else None)
 
     # --- criterion -----------------------------------------------------------------------------------------------
@@ -424,7 +423,8 @@ class GlmmFit(EstimatedFit):
         """
         z = normal_quantile(0.5 + check_level(level) / 2)
         fixed = self._wald(self.optimum.beta, np.sqrt(np.diag(self.vcov)), z, list(self.design.coef_names), "fixed")
-        return pd.concat([fixed, self.variance_parameters.frame(z), self._own_frame(z)]).rename_axis("parameter")
+        frame = pd.concat([fixed, self.variance_parameters.frame(z), self._own_frame(z)]).rename_axis("parameter")
+        return one_sd_per_structure(frame, self.design)
 
     def _wald(
         self, estimate: NDArray[np.float64], se: NDArray[np.float64], z: float, names: list[str], kind: str

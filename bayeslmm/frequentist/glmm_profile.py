@@ -64,7 +64,9 @@ def _positions(fit: GlmmFit) -> dict[str, int]:
     layout, m = fit.kernel.layout, len(fit.theta)
     found = {name: m + i for i, name in enumerate(fit.design.coef_names)}
     for term, covariance, where in zip(fit.design.terms, layout.covariances, layout.theta_slices, strict=True):
-        if covariance.kind == "diag" or covariance.k == 1:
+        if term.term.structure is not None:
+            found[f"sd_{term.factor}[Intercept]"] = where.start
+        elif covariance.kind == "diag" or covariance.k == 1:
             for i, effect in enumerate(term.effects if covariance.n_theta == covariance.k else ()):
                 found[f"sd_{term.factor}[{effect}]"] = where.start + i
     return found

@@ -543,7 +543,7 @@ def random_part_is_nested(small: Design, big: Design, seed: int = 0) -> bool:
 
 
 def _key(term: RandomTerm) -> tuple[Any, ...]:
-    return (term.columns, term.group, term.covariance, term.hom)
+    return (term.columns, term.group, term.covariance, term.hom, term.structure)
 
 
 def _forms(group: Any, *, hull: bool) -> Iterator[tuple[Any, NDArray[np.float64]]]:
@@ -676,7 +676,10 @@ def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     text = " + ".join([f"{design.formula.response} ~ {design.formula.fixed}", *map(str, random)])
     formula = replace(design.formula, text=text, random=random, offsets=())
     weights = design.trials if design.encoder.weights is not None and design.weights is None else design.weights
-    built = build_design(formula, design.data, weights=weights, offset=design.offset, family=design.encoder.family)
+    built = build_design(
+        formula, design.data, weights=weights, offset=design.offset, family=design.encoder.family,
+        adjacency=design.encoder.adjacency,
+    )  # fmt: skip
     encoder = replace(built.encoder, fixed=design.encoder.fixed, kept=design.encoder.kept)
     return replace(
         built, y=design.y, X=design.X, coef_names=design.coef_names, weights=design.weights, trials=design.trials,

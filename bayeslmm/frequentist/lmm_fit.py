@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.contract import NewLevels, RandomEffects
+from bayeslmm.contract import NewLevels, RandomEffects, level_effects, one_sd_per_structure
 from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
 from bayeslmm.families import Family, as_family
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
@@ -173,12 +173,8 @@ class LmmFit(EstimatedFit):
         """Conditional modes of the group effects with their conditional covariance."""
         modes, cov = {}, {}
         for i, factor in enumerate(self.design.factors):
-            modes[factor.name] = pd.DataFrame(
-                self.solution.b[i],
-                index=pd.Index(factor.levels, name=factor.name),
-                columns=list(factor.effects),
-            )
-            cov[factor.name] = self.sigma**2 * self.solution.conditional_cov(i)
+            within = self.sigma**2 * self.solution.conditional_cov(i)
+            modes[factor.name], cov[factor.name] = level_effects(self.design, i, self.solution.b[i], within)
         return RandomEffects(modes, cov)
 
     @cached_property
@@ -191,8 +187,8 @@ class LmmFit(EstimatedFit):
             entries.append(
                 VarCorrEntry(
                     factor=term.factor,
-                    effects=term.effects,
-                    sd=self.sigma * sd,
+                    effects=term.shown_effects,
+                    sd=self.sigma * sd[: len(term.shown_effects)],
                     corr=corr if covariance.is_correlated else None,
                 )
             )
@@ -328,7 +324,8 @@ class LmmFit(EstimatedFit):
             },
             index=list(self.design.coef_names),
         )
-        return pd.concat([fixed, self.variance_parameters.frame(z)]).rename_axis("parameter")
+        frame = pd.concat([fixed, self.variance_parameters.frame(z)]).rename_axis("parameter")
+        return one_sd_per_structure(frame, self.design)
 
     def confint(
         self, level: float = 0.95, *, method: Literal["wald", "profile", "boot"] = "wald", **options: Any
@@ -361,7 +358,7 @@ class LmmFit(EstimatedFit):
         """
         from bayeslmm.frequentist.intervals import confint
 
-        return confint(self, level, method=method, **options)
+        return one_sd_per_structure(confint(self, level, method=method, **options), self.design)
 
     # --- tests ---------------------------------------------------------------------------------------------------
 

@@ -326,7 +326,7 @@ def _cluster_codes(design: Design, cluster: Any) -> tuple[str, NDArray[np.intp]]
     if isinstance(cluster, str):
         for factor in rows.factors:
             if factor.name == cluster:
-                return cluster, factor.codes.astype(np.intp)
+                return cluster, factor.member_codes.astype(np.intp)
         if cluster not in rows.data.columns:
             known = [*(factor.name for factor in rows.factors), *map(str, rows.data.columns)]
             known = list(dict.fromkeys(known))

@@ -224,7 +224,7 @@ def _covariances(design: Design, layout: Layout, values: Mapping[str, float]) ->
 
 def _term_covariance(design: Design, layout: Layout, index: int, values: Mapping[str, float]) -> NDArray[np.float64]:
     term = design.terms[index]
-    sd = np.array([values[f"sd_{term.factor}[{effect}]"] for effect in term.effects])
+    sd = np.array([values[f"sd_{term.factor}[{label}]"] for label in term.sd_labels])
     corr = np.eye(len(sd))
     if layout.covariances[index].is_correlated:
         for i, first in enumerate(term.effects):

@@ -124,7 +124,7 @@ def _variance_parameters(fit: EstimatedFit, intervals: pd.DataFrame | None) -> p
     frame = fit.parameter_frame()
     rows: list[tuple[str, str, str]] = []
     for term, covariance in zip(fit.design.terms, fit.kernel.layout.covariances, strict=True):
-        for i, first in enumerate(term.effects):
+        for i, first in enumerate(term.shown_effects):
             rows.append((term.factor, f"sd__{first}", f"sd_{term.factor}[{first}]"))
             if covariance.is_correlated:
                 rows += [

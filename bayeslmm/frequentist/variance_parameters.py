@@ -217,7 +217,7 @@ def parameter_names(design: Design, layout: Layout) -> tuple[tuple[str, ...], tu
     names: list[str] = []
     kinds: list[str] = []
     for term, covariance in zip(design.terms, layout.covariances, strict=True):
-        names += [f"sd_{term.factor}[{effect}]" for effect in term.effects]
+        names += [f"sd_{term.factor}[{label}]" for label in term.sd_labels]
         kinds += ["sd"] * len(term.effects)
         if covariance.is_correlated:
             pairs = [f"corr_{term.factor}[{a},{b}]" for a, b in combinations(term.effects, 2)]

@@ -258,10 +258,28 @@ def _check_levels(frame: PoststratFrame, design: Design, name: str, groups_only:
     if new:
         where = np.isin(cells.codes, [cells.labels.index(level) for level in new])
         message = f"{_levels(new)} not in the survey: {_named(new)} ({_share(frame, where)})."
-        if groups_only:
+        strangers = [level for level in new if level not in _placed_levels(design, name, level)]
+        if strangers:
+            yield Finding(
+                "error", name, f"{_named(strangers)} has no place in the structure of {name!r}; recode or filter."
+            )
+        elif _is_smoothed_only(design, name):
+            yield Finding("note", name, message + "\n           Their neighbours say what to expect of them.")
+        elif groups_only:
             yield Finding("note", name, message + '\n           new_levels="sample" draws their effects.')
         else:
             yield Finding("error", name, message + " A fixed effect cannot be estimated for them; recode or filter.")
+
+
+def _placed_levels(design: Design, name: str, otherwise: str) -> tuple[str, ...]:
+    """Return the levels that every structured term over a column knows; any level where there is no such term."""
+    terms = [term for term in design.formula.random if term.structure is not None and name in term.group]
+    return design.encoder.loadings[terms[0].factor].levels if terms else (otherwise,)
+
+
+def _is_smoothed_only(design: Design, name: str) -> bool:
+    terms = [term for term in design.formula.random if name in term.group]
+    return bool(terms) and all(term.structure is not None for term in terms)
 
 
 def nearest_level(level: str, others: tuple[str, ...] | list[str]) -> str | None:

@@ -293,10 +293,10 @@ def _refuse_missing(data: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def _ledger(cells: pd.DataFrame, fit: Fit, factors: tuple[str, ...] | None) -> pd.DataFrame:
-    """Return one row per unseen level of every factor that counts."""
+    """Return one row per unseen level of every factor that counts; a structured term knows all of its levels."""
     rows: list[NDArray[np.intp]] = []
     for term in fit.design.formula.random:
-        if factors is not None and term.factor not in factors:
+        if term.structure is not None or (factors is not None and term.factor not in factors):
             continue
         rows.append(_first_rows_of_unseen(cells, term.group, fit))
     if not rows:

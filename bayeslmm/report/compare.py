@@ -421,7 +421,7 @@ def parameter_draws(post: Fit) -> dict[str, NDArray[np.float64]]:
         name: ("beta", (position,)) for position, name in enumerate(post.design.coef_names)
     }
     for factor in post.design.factors:
-        for k, effect in enumerate(factor.effects):
+        for k, effect in enumerate(factor.sd_labels):
             places[f"sd_{factor.name}[{effect}]"] = (f"sd_{factor.name}", (k,))
         for (i, a), (j, b) in combinations(enumerate(factor.effects), 2):
             places[f"corr_{factor.name}[{a},{b}]"] = (f"corr_{factor.name}", (i, j))
@@ -592,7 +592,7 @@ def _join(fit: pd.DataFrame, post: pd.DataFrame) -> pd.DataFrame:
 
 def _rows(frame: pd.DataFrame, draws: Mapping[str, NDArray[np.float64]], design: Design) -> list[Row]:
     owner = {
-        f"{kind}_{factor.name}[": (factor.name, len(factor.levels))
+        f"{kind}_{factor.name}[": (factor.name, len(factor.members))
         for factor in design.factors
         for kind in ("sd", "corr")
     }

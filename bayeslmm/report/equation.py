@@ -240,7 +240,7 @@ def _predictor_terms(design: Design) -> list[Math]:
     for term, places in _placed_terms(design):
         terms += [
             _times_column(_effect(term.factor, "i", place), effect)
-            for effect, place in zip(term.effects, places, strict=True)
+            for effect, place in zip(term.shown_effects, places, strict=True)
         ]
     return terms
 
@@ -263,12 +263,12 @@ def _placed_terms(design: Design) -> list[tuple[GroupTerm, tuple[int | None, ...
     """Return every random term with the numbers of its effects within their factor; None if it has only one."""
     totals: dict[str, int] = {}
     for term in design.terms:
-        totals[term.factor] = totals.get(term.factor, 0) + len(term.effects)
+        totals[term.factor] = totals.get(term.factor, 0) + len(term.shown_effects)
     used = dict.fromkeys(totals, 0)
     placed: list[tuple[GroupTerm, tuple[int | None, ...]]] = []
     for term in design.terms:
         first = used[term.factor]
-        used[term.factor] += len(term.effects)
+        used[term.factor] += len(term.shown_effects)
         numbers = tuple(range(first, used[term.factor]))
         placed.append((term, numbers if totals[term.factor] > 1 else (None,)))
     return placed
@@ -284,6 +284,9 @@ def _effect_sd(factor: str, place: int | None) -> Math:
 
 
 def _effect_lines(term: GroupTerm, places: tuple[int | None, ...], design: Design) -> Iterator[Line]:
+    if term.term.structure is not None:
+        yield from _related_levels(term.factor)
+        return
     levels = (QUAD, *_range("j", len(term.levels)))
     structure = term.term.covariance
     if structure == "diag" or len(places) == 1:
@@ -306,6 +309,17 @@ def _effect_lines(term: GroupTerm, places: tuple[int | None, ...], design: Desig
     yield Line(diagonal, row(EQUALS, *((sds[0], bold("I")) if term.term.hom else (call(operator("diag"), *sds),))))
     if structure in ("cs", "ar1"):
         yield _structured_correlation(term.factor, rho, structure)
+
+
+def _related_levels(factor: str) -> Iterator[Line]:
+    """Yield an intrinsic autoregression: Q has the numbers of neighbours on its diagonal and -1 where two meet."""
+    j, k, c = symbol("j"), symbol("k"), symbol("c")
+    precision = sub(bold("Q"), word(factor))
+    covariance = row(squared(_effect_sd(factor, None)), sup(precision, MINUS))
+    yield Line(sub(bold("b"), word(factor)), row(SIM, call(CALLIGRAPHIC_N, bold("0"), covariance)))
+    diagonal = row(EQUALS, c, sub(symbol("n"), j))
+    apart = row(sub(bold("Q"), word(factor), j, k), EQUALS, MINUS, c)
+    yield Line(sub(bold("Q"), word(factor), j, j), row(diagonal, QUAD, apart, QUAD, j, SIM, k))
 
 
 def _structured_correlation(factor: str, rho: Math, structure: str) -> Line:

@@ -214,7 +214,7 @@ def report_html(
 
 def _header(result: Fit, formula: str, data_name: str, engines: list[str], sections: Sequence[Section]) -> str:
     counts = [f"{len(result.design.rows):,} observations"]
-    counts += [f"{len(factor.levels):,} levels of {factor.name}" for factor in result.design.factors]
+    counts += [f"{len(factor.members):,} levels of {factor.name}" for factor in result.design.factors]
     facts = [f"Data: {data_name}"] if data_name else []
     facts += [", ".join(counts), f"Family: {result.family}", f"Estimated by {' and '.join(engines)}"]
     links = "".join(f'<a href="#{s.anchor}">{html.escape(s.title)}</a>' for s in sections)

@@ -65,7 +65,7 @@ def groups_table(design: Design) -> Table:
     for factor in design.factors:
         sizes = design.sizes(factor.name)
         rows[factor.name] = {
-            "effects": ", ".join(factor.effects),
+            "effects": ", ".join(effect for i in factor.term_indices for effect in design.terms[i].shown_effects),
             "levels": len(sizes),
             "smallest": int(sizes.min()),
             "average": round(float(sizes.mean()), 1),

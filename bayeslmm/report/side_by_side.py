@@ -318,7 +318,7 @@ def _statistics(
     for label, fit in zip(labels, fits, strict=True):
         row = fit.glance().iloc[0]
         values = {"Observations": float(row["nobs"])}
-        values |= {f"Levels of {factor.name}": float(len(factor.levels)) for factor in fit.design.factors}
+        values |= {f"Levels of {factor.name}": float(len(factor.members)) for factor in fit.design.factors}
         others = row.drop(labels=["nobs", *LEFT_OUT], errors="ignore")
         values |= {STATISTIC_NAMES.get(str(name), str(name)): float(value) for name, value in others.items()}
         columns[label] = values | {name: float(function(fit)) for name, function in further.items()}

@@ -25,6 +25,7 @@ CASES = {
         "sleepstudy",
         {"corr": Prior("LKJ", eta=1.5), "sd": Prior("HalfCauchy", beta=10)},
     ),
+    "random walk": ("Reaction ~ Days + rw(1 | Days) + (1 | Subject)", "sleepstudy", {}),
     "compound symmetry": ("Reaction ~ Days + cs(0 + C(Days > 4) | Subject)", "sleepstudy", {}),
     "autoregressive": ("Reaction ~ 0 + Days + ar1(0 + C(Days) | Subject)", "sleepstudy", {}),
     "crossed": ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin", {"sd": Prior("Exponential", scale=2)}),
