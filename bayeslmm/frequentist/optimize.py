@@ -42,6 +42,13 @@ _MESSAGES = (
     "stalled: no further decrease was found although the gradient is not zero",
     "interrupted",
 )
+_ROUNDED = (
+    "ended where rounding hides the optimum: the response varies so much more among groups than within them that\n"
+    "  too few digits are left for the smaller variances. Take the effects of the dominating factor as fixed, or\n"
+    "  subtract its group means from the response"
+)
+_VISIBLE = 1e-4
+"""Rounding of the criterion above this spoils the estimates: it moves theta by some hundredths of a standard error."""
 _WATCHED_WORK = 2e7
 _FINE_WORK = 2e6
 _ZERO = 1e-6
@@ -325,6 +332,14 @@ class _Search:
             value, x[:], self.slope[:] = new_value, moved, moved_slope
         return value
 
+    def rounding(self) -> float:
+        """Return how far rounding may have moved the criterion of the last evaluation.
+
+        The penalised residual sum of squares is a difference: of the total, and of what groups and coefficients take.
+        """
+        total, rest = self.model.products.gram[-1, -1], self.call.root[-1, -1] ** 2
+        return float(self.model.n_rows * np.finfo(np.float64).eps * total / rest) if rest > 0.0 else 0.0
+
     def report(
         self, x: NDArray[np.float64], value: float, hessian: NDArray[np.float64] | None, definite: bool | None
     ) -> Optimum:
@@ -333,13 +348,14 @@ class _Search:
         theta = np.empty_like(x)
         to_theta(layout.arrays, self.space, np.where(np.abs(x) < _ZERO, 0.0, x), theta)
         settled = canonical(layout, theta)
+        precise = self.rounding() < _VISIBLE
         return Optimum(
             theta=settled,
             value=float(value),
             reml=self.control.reml,
             evaluations=self.evaluations,
-            converged=self.status == CONVERGED,
-            status=_MESSAGES[self.status],
+            converged=self.status == CONVERGED and precise,
+            status=_MESSAGES[self.status] if precise else _ROUNDED,
             path=self.values[: self.evaluations].copy(),
             hessian_pd=definite,
             singular=is_singular(layout, self.space, settled),

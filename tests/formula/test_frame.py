@@ -132,6 +132,13 @@ def test_rows_with_missing_values_are_counted_by_column():
     assert chosen.frame["x"].tolist() == [1.0, 6.5]
 
 
+def test_rows_without_an_offset_or_a_weight_are_left_out(pandas_frame):
+    frame = pandas_frame.assign(o=np.where(np.arange(24) < 3, np.nan, 0.1), w=np.where(np.arange(24) > 21, np.nan, 2.0))
+    design = build_design("y ~ b + (1|g)", frame, offset="o", weights="w")
+    assert design.n == 19
+    assert sum(design.missing.values()) == 5
+
+
 def test_missing_values_in_columns_not_used_do_not_matter(pandas_frame):
     pandas_frame["z"] = np.nan
     assert build_design("y ~ i + (1|g)", pandas_frame).missing == {}

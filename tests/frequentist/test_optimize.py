@@ -147,6 +147,25 @@ def test_units_of_the_response_do_not_matter(factor):
     assert scaled.converged
 
 
+@pytest.mark.parametrize(("ratio", "precise"), [(1e3, True), (1e6, False)])
+def test_variances_that_differ_by_many_orders_are_found_or_reported(ratio, precise):
+    """With a ratio of 1e3 the smaller variance is that of the data with the means of the larger factor taken out."""
+    rng = np.random.default_rng(0)
+    big, small = np.repeat(np.arange(24), 10), rng.integers(0, 8, 240)
+    y = ratio * rng.normal(size=24)[big] + 0.5 * rng.normal(size=8)[small] + rng.normal(size=240)
+    one = np.ones((240, 1))
+    layout = Layout((Covariance("us", 1), Covariance("us", 1)), (0, 1), (24, 8))
+    found = optimize(LmmKernel(cross_products(y, one, [(one, big, 24), (one, small, 8)]), layout))
+    assert found.converged == precise
+    if precise:
+        fixed = np.eye(24)[big]
+        alone = Layout((Covariance("us", 1),), (0,), (8,))
+        within = optimize(LmmKernel(cross_products(y, fixed, [(one, small, 8)]), alone))
+        np.testing.assert_allclose(found.theta[1], within.theta[0], rtol=1e-4)
+    else:
+        assert "rounding" in found.status
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_units_of_a_predictor_do_not_matter(factor):
     case = make("slope")
