@@ -52,13 +52,15 @@ if TYPE_CHECKING:
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design
 
-TUNE = 300
-TARGET_ACCEPT = 0.9
+TUNE = 200
+TARGET_ACCEPT = 0.8
 LOOSE = 1e-4
 """Newton decrement at which the sampler's search for the mode ends; what is left is taken without a new curvature."""
 TIGHT = 1e-10
 WORST_PARETO_K = 0.7
 CHUNK = 250
+FEWEST = 25
+"""Draws below which the tail of their weights has fewer than the five that ArviZ needs."""
 
 
 @structref.register
@@ -464,7 +466,7 @@ def sample_laplace(
     progress : bool
         Show a bar.
     target_accept : float, optional
-        Acceptance the step size is tuned to; 0.9 when absent.
+        Acceptance the step size is tuned to; 0.8 when absent.
     cores : int, optional
         Chains at a time.
     reason : str
@@ -638,6 +640,7 @@ def smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float
     -------
     smoothed : ndarray (C, D)
     pareto_k : float
+        Not a number for fewer than `FEWEST` draws, whose weights are left as they are.
 
     References
     ----------
@@ -646,9 +649,11 @@ def smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float
     from arviz_stats.base import array_stats
 
     finite = np.maximum(log_weights, np.max(log_weights) - 500.0)
-    # ArviZ smooths leave-one-out weights, whose logarithm is minus its argument.
-    smoothed, k = array_stats.psislw(-finite.ravel())
-    smoothed = np.asarray(smoothed).reshape(log_weights.shape)
+    smoothed, k = finite, np.nan
+    if finite.size >= FEWEST:
+        # ArviZ smooths leave-one-out weights, whose logarithm is minus its argument.
+        smoothed, k = array_stats.psislw(-finite.ravel())
+        smoothed = np.asarray(smoothed).reshape(log_weights.shape)
     top = smoothed.max()
     return smoothed - top - np.log(np.exp(smoothed - top).sum()), float(k)
 

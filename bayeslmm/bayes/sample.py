@@ -120,7 +120,7 @@ def sample(
             design, family, priors, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress,
             target_accept=target_accept, cores=cores, reason=reason,
         )  # fmt: skip
-        if engine is not None or post.run.pareto_k <= WORST_PARETO_K:
+        if engine is not None or not post.run.pareto_k > WORST_PARETO_K:
             return post
         chosen = "latent"
         reason = f"Pareto k of the Laplace approximation was {post.run.pareto_k:.2f}, above {WORST_PARETO_K}"

@@ -84,6 +84,12 @@ def test_smoothing_weights_the_right_way_round():
     assert np.take_along_axis(z, kept, axis=1).mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_handful_of_draws_has_weights_but_no_tail():
+    smoothed, k = smooth(np.log([[1.0, 3.0]]))
+    np.testing.assert_allclose(np.exp(smoothed), [[0.25, 0.75]])
+    assert np.isnan(k)
+
+
 def test_heavy_weights_are_noticed():
     z = np.random.default_rng(1).standard_normal((1, 5_000))
     assert smooth(1.5 * z**2)[1] > 0.7
