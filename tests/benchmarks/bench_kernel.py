@@ -457,7 +457,7 @@ Milliseconds of one criterion with its gradient, and of what stands beside it, t
 ## The first start
 
 Compiled code is cached on disk, so the first fit ever on a machine takes longer. Seconds on a clean cache and in a
-later start; *computing* is the processor time of the first fit, which does not depend on what else the machine does.
+later start; *computing* is the processor time of the first fit, which depends less on what else the machine does.
 
 | | import | first fit | of it computing | second fit |
 |---|---:|---:|---:|---:|
