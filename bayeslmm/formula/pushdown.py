@@ -9,9 +9,11 @@ other families the cells are the distinct rows themselves, with their number as 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import Any
 
@@ -130,6 +132,19 @@ class Pushdown:
         self.states: State = {}
         self.missing: dict[str, int] = {}
         self.n_total = self.n = 0
+        self.cells: int | None = None
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """What the second scan groups by: for a Gaussian model, what is not summed; else every column."""
+        if self.counted:
+            return self.used
+        return tuple(dict.fromkeys((*_group_names(self.formula), *self._category_columns())))
+
+    @property
+    def counted(self) -> bool:
+        """Whether the rows are counted, not summed."""
+        return self.family not in (None, "gaussian")
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -138,19 +153,18 @@ class Pushdown:
 
     def design(self) -> Design:
         """Run the scans."""
-        counted = self.family not in (None, "gaussian")
-        if counted and self.family not in ("bernoulli", "binomial", "poisson"):
+        if self.counted and self.family not in ("bernoulli", "binomial", "poisson"):
             raise DataError(
                 f'family "{self.family}" needs the rows; data that stay in their engine serve gaussian, bernoulli, '
                 "binomial and poisson.\n  Fetch the rows: blm.model(formula, table.to_pandas(), ...)."
             )
-        if not counted and (self.weights or self.offset or self.formula.offsets):
+        if not self.counted and (self.weights or self.offset or self.formula.offsets):
             raise DataError(
                 "weights and offsets of a gaussian model are not summed by the engine.\n"
                 "  Subtract an offset from the response: I(y - o) ~ ...; with weights fetch the rows."
             )
         self._check_expressions()
-        return self._counted_design() if counted else self._gaussian_design()
+        return self._counted_design() if self.counted else self._gaussian_design()
 
     def _check_expressions(self) -> None:
         for name in self.names:
@@ -180,11 +194,14 @@ class Pushdown:
         gone = {f"m{i}": missing(t, name) for i, name in enumerate(self.used)}
         floating = [name for name in self.used if t[name].type().is_floating()]
         infinite = {f"i{i}": t[name].isinf() for i, name in enumerate(floating)}
-        t = t.select(**gone, **infinite, **{f"w{i}": value for i, value in enumerate(numbers)})
+        keys = {f"k{i}": t[name] for i, name in enumerate(self.keys if self.cells is None else ())}
+        t = t.select(**keys, **gone, **infinite, **{f"w{i}": value for i, value in enumerate(numbers)})
         whole = ~reduce(or_, (t[label] for label in gone))
         t = t.mutate(whole=whole)
         sums = {"n_total": t.count(), "n": t.whole.cast("int64").sum()}
         sums |= {label: t[label].cast("int64").sum() for label in (*gone, *infinite)}
+        if keys:
+            sums["cells"] = self.source.distinct(t, list(keys), t.whole)
         for i in range(len(numbers)):
             w = t[f"w{i}"]
             sums |= {f"a{i}": w.mean(where=t.whole), f"v{i}": w.var(how="pop", where=t.whole)}
@@ -192,6 +209,8 @@ class Pushdown:
         found = self.source.run(t.aggregate(**sums), "first scan: rows, missing values, moments").iloc[0]
         self.n_total, self.n = int(found["n_total"]), int(found["n"] or 0)
         self.missing = {name: int(found[f"m{i}"]) for i, name in enumerate(self.used) if found[f"m{i}"]}
+        if keys:
+            self.cells = int(found["cells"])
         if self.n_total == 0:
             raise DataError("the data have no rows.")
         if self.n == 0:
@@ -231,8 +250,10 @@ class Pushdown:
                     call, float(m), float(s * s) * self.n, self.n, self.formula.text
                 )
 
-    def _cells(self, keys: Sequence[str], sums: Mapping[str, Any]) -> pd.DataFrame:
+    def _cells(self, sums: Mapping[str, Any]) -> pd.DataFrame:
         """Group the complete rows by keys; check that the rows are those of the first scan."""
+        self._check_cells()
+        keys = self.keys
         t = complete(self.table, self.used, self.missing)
         if sums:
             t = t.select(*keys, **sums)
@@ -242,8 +263,6 @@ class Pushdown:
             measures[f"s{i}"] = t[first].sum()
             for j in range(i, len(labels)):
                 measures[f"s{i}_{j}"] = (t[first] * t[labels[j]]).sum()
-        if self.n > MAX_CELLS and keys:
-            self._refuse_many_cells(keys)
         query = t.group_by(*keys).aggregate(**measures) if keys else t.aggregate(**measures)
         found = self.source.run(query, "second scan: sums by cell")
         if int(found["n__"].sum()) != self.n:
@@ -253,18 +272,11 @@ class Pushdown:
             )
         return found
 
-    def _refuse_many_cells(self, keys: Sequence[str]) -> None:
-        """Estimate the number of cells before they are computed."""
-        t = complete(self.table, self.used, self.missing)
-        joined = t.select(**{f"k{i}": t[name].cast("string") for i, name in enumerate(keys)})
-        text = joined["k0"]
-        for i in range(1, len(keys)):
-            text = text + ":" + joined[f"k{i}"]
-        query = joined.aggregate(cells=text.approx_nunique())
-        cells = int(self.source.run(query, "number of cells")["cells"].iloc[0])
-        if cells > 1.1 * MAX_CELLS:
+    def _check_cells(self) -> None:
+        """Refuse more cells than are fetched, as the first scan estimated them."""
+        if self.n > MAX_CELLS and self.cells is not None and self.cells > 1.1 * MAX_CELLS:
             raise DataError(
-                f"{listing(map(repr, keys))} make about {cells:,} cells; {MAX_CELLS:,} are the limit.\n"
+                f"{listing(map(repr, self.keys))} make about {self.cells:,} cells; {MAX_CELLS:,} are the limit.\n"
                 "  Use fewer or coarser grouping factors and categories, or bin a numeric covariate in the engine."
             )
 
@@ -299,7 +311,7 @@ class Pushdown:
         self._learn_states()
         if not self.n:
             self._first_scan([])
-        cells = self._cells(self.used, {})
+        cells = self._cells({})
         cells = cells.sort_values(list(self.used), ignore_index=True)
         counts = cells.pop("n__").to_numpy(dtype=np.float64)
         built = design_of_frame(self.formula, cells, self.weights, self.offset, self.family, self.states)
@@ -344,13 +356,12 @@ class Pushdown:
     # --- gaussian ----------------------------------------------------------------------------------------------------
 
     def _gaussian_design(self) -> Design:
-        text, groups = self.formula.text, _group_names(self.formula)
+        text = self.formula.text
         self._learn_states()
         categories = self._category_columns()
         response = parse_syntax(self.formula.response)
         if isinstance(response, Name) and is_text(self.table, response.name):
             raise DataError(f'the response {response.name!r} holds text, and family "gaussian" needs numbers.')
-        keys = tuple(dict.fromkeys((*groups, *categories)))
         numbers = {
             (label, i): value
             for label, node in self.factors.items()
@@ -368,8 +379,8 @@ class Pushdown:
             f"w{i}": (value - float(m)) * float(1.0 / s)
             for i, (value, m, s) in enumerate(zip(values, mean, step, strict=True))
         }
-        cells = self._cells(keys, scaled)
-        return self._condense(cells, keys, categories, products, mean, step, numbers)
+        cells = self._cells(scaled)
+        return self._condense(cells, categories, products, mean, step, numbers)
 
     def _category_columns(self) -> tuple[str, ...]:
         found = []
@@ -409,7 +420,6 @@ class Pushdown:
     def _condense(
         self,
         cells: pd.DataFrame,
-        keys: Sequence[str],
         categories: Sequence[str],
         products: Sequence[tuple[tuple[str, int], ...]],
         mean: Floats,
@@ -480,7 +490,7 @@ class Pushdown:
             missing={},
             dropped_columns=tuple(matrix.names[i] for i in dropped),
             response_name=formula.response,
-            data=cells[list(keys)].iloc[cell].reset_index(drop=True),
+            data=cells[list(self.keys)].iloc[cell].reset_index(drop=True),
             encoder=encoder,
         )
         sizes = {
@@ -572,9 +582,15 @@ def cell_roots(
     root = np.sqrt(n)
     rows, owner = [np.column_stack([root, sums / root[:, None]])], [np.arange(len(n))]
     several = np.flatnonzero(n > 1)
-    for part in np.array_split(several, 1 + len(several) // CHUNK):
+    parts = np.array_split(several, 1 + len(several) // CHUNK)
+
+    def apart(part: NDArray[np.intp]) -> tuple[Floats, Any]:
         scatter, whole = _scatter(cells, order[part], n[part], sums[part])
-        size, direction = np.linalg.eigh(scatter)
+        return whole, np.linalg.eigh(scatter)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # eigh of many small matrices lets other threads run
+        found = list(pool.map(apart, parts))
+    for part, (whole, (size, direction)) in zip(parts, found, strict=True):
         for i in range(width):  # ascending: the last eigenvalues are the largest
             good = (size[:, i] > ROUNDING * whole) & (width - i < n[part])
             row = np.zeros((int(good.sum()), width + 1))

@@ -64,6 +64,32 @@ class Source:
         self.log.append((purpose, expression))
         return result
 
+    def distinct(self, table: Any, names: Sequence[str], where: Any) -> Any:
+        """Return the number of distinct combinations of columns, estimated by the engine while it scans.
+
+        Parameters
+        ----------
+        table : ibis.Table
+            The table.
+        names : sequence of str
+            Columns.
+        where : ibis expression
+            Which rows count.
+
+        Returns
+        -------
+        ibis expression
+            A HyperLogLog estimate; exact in engines without one.
+        """
+        import ibis
+
+        if self.dialect in ("duckdb", "spark"):  # a hash of the whole key: a fifth of what text of it would cost
+            return ibis.struct({name: table[name] for name in names}).approx_nunique(where=where)
+        joined = table[names[0]].cast("string")
+        for name in names[1:]:
+            joined = joined + ":" + table[name].cast("string")
+        return joined.approx_nunique(where=where)
+
     def sql(self, dialect: str | None = None) -> str:
         """Return the text of the scans.
 
