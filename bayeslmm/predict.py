@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from bayeslmm.contract import NEW_LEVELS, NewLevels
 from bayeslmm.errors import DataError, NewLevelsError, did_you_mean, listing
+from bayeslmm.formula.source import is_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bayeslmm.contract import Fit
     from bayeslmm.formula.design import Design, Factor
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 RELATIVE_STEP = 1e-4
 """Change of a numeric column behind a derivative, in its standard deviations."""
@@ -285,3 +290,129 @@ def _all_equal(column: pd.Series, level: str) -> pd.Series:
     here = column.astype(str) == level
     value = column[here].iloc[0] if here.any() else level
     return pd.Series([value] * len(column), index=column.index).astype(column.dtype)
+
+
+def stays_in_engine(design: Design, new_data: Any) -> bool:
+    """Return whether the rows to predict are in an engine: those given, or the fitted ones.
+
+    Parameters
+    ----------
+    design : Design
+        Of the fitted model.
+    new_data : object
+        Rows to predict; None for the fitted ones.
+
+    Returns
+    -------
+    bool
+        True where `predict_lazily` serves.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+    >>> stays_in_engine(design, None), stays_in_engine(design, "new/*.parquet")
+    (False, True)
+    """
+    return design.condensation is not None if new_data is None else is_source(new_data)
+
+
+def predict_lazily(
+    fit: Fit,
+    new_data: Any,
+    *,
+    link: str,
+    new_levels: NewLevels = "error",
+    include: Sequence[str] | None = None,
+    interval: str | None = None,
+    covariances: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Any:
+    """Return a table of an engine with its expected responses, computed when it is asked for its rows.
+
+    Parameters
+    ----------
+    fit : Fit
+        Coefficients and group effects.
+    new_data : Ibis table, DuckDB relation, Polars LazyFrame, path or None
+        The rows; the source of the fitted rows when None.
+    link : str
+        Link of the mean; "identity" for the linear predictor.
+    new_levels : {"error", "zero", "sample"}, default "error"
+        Policy for unseen levels. "error" counts them by one scan.
+    include : sequence of str, optional
+        Grouping factors that count; all when absent.
+    interval : None
+        Refused otherwise.
+    covariances : mapping of str to ndarray (K, K), optional
+        Of the effects of each factor: ``new_levels="sample"`` averages over them.
+
+    Returns
+    -------
+    Ibis table, DuckDB relation or Polars LazyFrame
+        The columns of the table and `estimate`, which is null where a value is missing.
+
+    Raises
+    ------
+    NewLevelsError
+        If there are unseen levels of a grouping factor and the policy is "error".
+    DataError
+        If a category was not in the fitted data, or the engine cannot compute the prediction.
+    """
+    from bayeslmm.formula.lazy import OWN, LazyPredictor
+    from bayeslmm.formula.source import open_source
+
+    if interval is not None:
+        raise DataError(
+            "standard errors and intervals of rows in an engine are not computed by it.\n"
+            "  predict(table) gives the estimates; for an interval fetch the rows: predict(table.to_pandas(), ...)."
+        )
+    if new_levels not in NEW_LEVELS:
+        raise DataError(f"new_levels={new_levels!r} is not one of {listing(map(repr, NEW_LEVELS))}.")
+    design = fit.design
+    source = design.condensation.source if new_data is None and design.condensation else open_source(new_data)
+    effects = {factor.name: fit.ranef[factor.name].to_numpy() for factor in included_factors(design, include)}
+    lazy = LazyPredictor(design, source, fit.fixef.to_numpy(), effects)
+    if new_data is not None:
+        _refuse_unseen(lazy, new_levels)
+    spread = covariances if new_levels == "sample" and link != "identity" else None
+    eta, variance = lazy.predictor(spread)
+    names = source.table.columns
+    table = lazy.joined.mutate(**{f"{OWN}eta": eta, **({} if variance is None else {f"{OWN}v": variance})})
+    mean = _engine_mean(link, table[f"{OWN}eta"], None if variance is None else table[f"{OWN}v"])
+    return source.lazily(table.mutate(estimate=mean).select(*names, "estimate"), lazy.frame)
+
+
+def _refuse_unseen(lazy: Any, new_levels: NewLevels) -> None:
+    factors, categories = lazy.unseen()
+    for name, (rows, level) in categories.items():
+        raise DataError(
+            f"{name!r} holds {level!r}, not among its levels ({rows} row{'s' * (rows != 1)}).\n"
+            "  A coefficient exists only for these; leave the rows out, or recode them."
+        )
+    if new_levels == "error":
+        for name, (rows, level) in factors.items():
+            raise NewLevelsError(
+                f"levels of {name!r} were not in the fitted data, e.g. {level!r} ({rows} row{'s' * (rows != 1)}).\n"
+                '  new_levels="sample" averages over the fitted distribution of their effects.\n'
+                '  new_levels="zero" predicts at the population mean.'
+            )
+
+
+def _engine_mean(link: str, eta: Any, variance: Any) -> Any:
+    """Return the inverse link as an expression, averaged over a normal part of the linear predictor."""
+    if link == "identity":
+        return eta
+    if link == "log":
+        return (eta if variance is None else eta + 0.5 * variance).exp()
+    inverses = {"logit": lambda x: 1.0 / (1.0 + (-x).exp()), "cloglog": lambda x: 1.0 - (-x.exp()).exp()}
+    if link not in inverses:
+        raise DataError(
+            f"engines do not compute the inverse of the link {link!r}.\n"
+            '  Ask for scale="link" and transform it, or fetch the rows.'
+        )
+    if variance is None:
+        return inverses[link](eta)
+    sd = variance.sqrt()
+    nodes = zip(map(float, NODES), map(float, WEIGHTS), strict=True)
+    terms = [weight * inverses[link](eta + node * sd) for node, weight in nodes]
+    return sum(terms[1:], terms[0])

@@ -25,7 +25,7 @@ LAYERS = [
     {"datasets"},
     {"formula"},
     {"likelihood"},
-    {"contract", "predict", "datatree"},
+    {"parallel", "contract", "predict", "datatree"},
     {"report"},
     {"frequentist"},
     {"bayes"},

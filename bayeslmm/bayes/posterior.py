@@ -17,6 +17,7 @@ from bayeslmm.contract import Fit, NewLevels, RandomEffects, level_effects
 from bayeslmm.errors import DataError
 from bayeslmm.formula.design import take_rows
 from bayeslmm.predict import linear_predictor
+from bayeslmm.predict import predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
@@ -433,8 +434,8 @@ class Posterior(Fit):
 
         Parameters
         ----------
-        new_data : data frame, optional
-            Rows to predict; the fitted rows when absent.
+        new_data : data frame or table of an engine, optional
+            Rows to predict; the fitted rows when absent. Rows in an engine stay there: see Returns.
         new_levels : {"error", "zero", "sample"}, default "error"
             Policy for unseen levels.
         include : sequence of str, optional
@@ -448,8 +449,9 @@ class Posterior(Fit):
 
         Returns
         -------
-        ndarray (n,) or DataFrame
-            Predictions; with `interval` a frame `estimate`, `se`, `lower`, `upper`.
+        ndarray (n,), DataFrame or lazy table
+            For a table of an engine the same table, lazily, with a column `estimate`; else predictions; with `interval`
+            a frame `estimate`, `se`, `lower`, `upper`.
 
         Examples
         --------
@@ -461,6 +463,15 @@ class Posterior(Fit):
         """
         if interval not in (None, "confidence", "prediction"):
             raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
+        if stays_in_engine(self.design, new_data):
+            if self.response.link != "identity":
+                raise DataError(
+                    "the posterior mean of a transformed linear predictor is an average over draws, row by row.\n"
+                    "  fit().predict(table) is an expression of the engine; or fetch the rows."
+                )
+            return predict_lazily(
+                self, new_data, link="identity", new_levels=new_levels, include=include, interval=interval
+            )
         from bayeslmm.bayes.responses import simulate
 
         design = self._design_for(new_data)

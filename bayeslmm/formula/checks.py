@@ -158,24 +158,33 @@ def same_groups(first: GroupTerm, second: GroupTerm) -> bool:
     return bool(np.array_equal(partner[first.codes], second.codes))
 
 
-def warn_constant_slopes(term: GroupTerm) -> None:
+def warn_constant_slopes(term: GroupTerm, ones: Floats | None = None) -> None:
     """Warn about a slope whose predictor does not vary within any group.
 
     Parameters
     ----------
     term : GroupTerm
         A random term met by data.
+    ones : ndarray (n,), optional
+        What became of a column of ones where the rows are condensed ones.
 
     Warns
     -----
     DataWarning
         Naming the effects: such a slope only lets the variance of the group means depend on the predictor.
     """
-    if "Intercept" not in term.effects or len(term.levels) == len(term.codes):
+    if "Intercept" not in term.effects or (ones is None and len(term.levels) == len(term.codes)):
         return
-    last = np.empty((len(term.levels), len(term.effects)))
-    last[term.codes] = term.Z
-    constant = (last[term.codes] == term.Z).all(axis=0)
+    if ones is None:
+        last = np.empty((len(term.levels), len(term.effects)))
+        last[term.codes] = term.Z
+        constant = (last[term.codes] == term.Z).all(axis=0)
+    else:
+        # Constant within a level is a multiple of the ones; condensed rows carry rounding.
+        size = np.bincount(term.codes, ones**2, len(term.levels))
+        means = [np.bincount(term.codes, ones * z, len(term.levels)) / size for z in term.Z.T]
+        rest = term.Z - ones[:, None] * np.stack(means, axis=1)[term.codes]
+        constant = np.abs(rest).max(axis=0) <= 1e-7 * np.abs(term.Z).max(axis=0)
     names = [effect for effect, flat in zip(term.effects, constant, strict=True) if flat and effect != "Intercept"]
     if names:
         _warn(

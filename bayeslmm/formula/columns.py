@@ -43,7 +43,8 @@ class Coding:
     Parameters
     ----------
     levels : mapping of str to tuple of str, or None
-        Per column used in an expression: its levels, or None for a numeric column.
+        Per column used in an expression: its levels, or None for a numeric column; none at all for text that is only
+        compared with constants by an engine, which never told its levels.
     states : mapping
         What centring, scaling and bases learnt, by the text of their call.
     """
@@ -79,7 +80,7 @@ class Coding:
         if levels is not None:
             if not isinstance(value, pd.Categorical):
                 value = as_categorical(value)
-            return relevel(value, levels, name)
+            return relevel(value, levels, name) if levels else value
         if isinstance(value, pd.Categorical):
             raise DataError(f"column {name!r} held numbers in the fitted data and holds text or categories here.")
         return value
@@ -167,7 +168,9 @@ class Recipe:
     atoms: Mapping[str, Node] = field(repr=False)
     spec: ModelSpec = field(repr=False)
 
-    def apply(self, values: Mapping[str, Value], states: State, n: int) -> Floats:
+    def apply(
+        self, values: Mapping[str, Value], states: State, n: int, *, given: Mapping[str, Any] | None = None
+    ) -> Floats:
         """Build the same columns from other rows.
 
         Parameters
@@ -178,13 +181,17 @@ class Recipe:
             What stateful functions learnt.
         n : int
             Rows.
+        given : mapping of str to array, optional
+            Values of factors that were computed elsewhere, by label.
 
         Returns
         -------
         ndarray (n, k)
             The columns.
         """
-        matrix = _materialise(self.spec, _context(self.atoms, values, states, n, self.text), n)
+        known = {} if given is None else given
+        rest = {name: node for name, node in self.atoms.items() if name not in known}
+        matrix = _materialise(self.spec, {**known, **_context(rest, values, states, n, self.text)}, n)
         return _as_floats(matrix, tuple(self.spec.column_names), n)
 
 

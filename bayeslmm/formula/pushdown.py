@@ -107,7 +107,7 @@ def source_design(
         if given is not None and not isinstance(given, str):
             raise DataError(f"{role} of a table that stays in its engine must be the name of a column.")
     opened = open_source(data)
-    source = Source(opened.table, opened.dialect, opened.execute)
+    source = Source(opened.table, opened.dialect, opened.execute, lazily=opened.lazily)
     return Pushdown(formula, source, weights, offset, family).design()
 
 
@@ -433,7 +433,7 @@ class Pushdown:
         }
         combos, combo = _combinations(cells, categories)
         coding, values = learn(combos, tuple(categories))
-        levels = {name: coding.levels.get(name) if name in values else None for name in self.names}
+        levels = {name: () if is_text(self.table, name) else None for name in self.names} | dict(coding.levels)
         coding = Coding(levels, self.states)
         sides = {side: self._side(side, values, len(combos), numbers) for side in dict.fromkeys(self.sides)}
 
@@ -500,7 +500,7 @@ class Pushdown:
             for term in formula.random
         }
         condensed = Condensed(inner, ones, np.ones(len(ones)), sizes, self.source, self)
-        _check_condensed(inner, self.n)
+        _check_condensed(inner, ones, self.n)
         return self._without_rows(inner, condensed)
 
 
@@ -616,12 +616,14 @@ def _scatter(cells: pd.DataFrame, at: NDArray[np.intp], n: Floats, sums: Floats)
     return scatter, whole
 
 
-def _check_condensed(inner: Design, n: int) -> None:
+def _check_condensed(inner: Design, ones: Floats, n: int) -> None:
     checks.check_degrees_of_freedom(n, inner.X.shape[1])
     for term in inner.terms:
         checks.check_levels(term)
         if len(term.levels) == n:
             checks.check_residual(term, None)
+        else:
+            checks.warn_constant_slopes(term, ones)
         if len(term.effects) > 1 and len(term.levels) * len(term.effects) >= n:
             checks.warn_many_effects(term)
     checks.check_distinct_effects(inner.terms, inner.formula.text)

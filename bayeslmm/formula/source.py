@@ -12,6 +12,9 @@ import pandas as pd
 
 from bayeslmm.errors import DataError, MissingDependencyError, listing
 
+BESIDE = "group_effects"
+"""What the caller's frame is called in statements over a relation of DuckDB."""
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -27,14 +30,41 @@ class Source:
         From an Ibis expression to a pandas frame.
     log : list of (str, Expr)
         The scans that were run, with what they were for.
+    lazily : callable, optional
+        From an Ibis expression, and a frame it may use, to a lazy table of the kind that the caller gave.
     """
 
     table: Any
     dialect: str
-    execute: Callable[[Any], pd.DataFrame]
+    execute: Callable[..., pd.DataFrame]
     log: list[tuple[str, Any]] = field(default_factory=list)
+    lazily: Callable[[Any, pd.DataFrame], Any] = lambda expression, frame: expression
 
-    def run(self, expression: Any, purpose: str) -> pd.DataFrame:
+    def beside(self, frame: pd.DataFrame) -> Any:
+        """Return a frame of the caller's as a table that expressions on this source can join.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Few rows.
+
+        Returns
+        -------
+        ibis.Table
+            Nothing is written to the source: engines see the frame under a name of the session.
+        """
+        import ibis
+
+        if self.relation:
+            return ibis.table(ibis.memtable(frame).schema(), name=BESIDE)
+        return ibis.memtable(frame)
+
+    @property
+    def relation(self) -> bool:
+        """Whether the table is a relation of DuckDB, whose connection Ibis does not have."""
+        return isinstance(self.table.op(), _unbound())
+
+    def run(self, expression: Any, purpose: str, *, beside: pd.DataFrame | None = None) -> pd.DataFrame:
         """Run a query and keep it for `sql`.
 
         Parameters
@@ -43,6 +73,8 @@ class Source:
             The query.
         purpose : str
             What it is for, in a few words.
+        beside : DataFrame, optional
+            What `beside` made a table of.
 
         Returns
         -------
@@ -55,7 +87,7 @@ class Source:
             With the engine's own message.
         """
         try:
-            result = self.execute(expression)
+            result = self.execute(expression) if beside is None else self.execute(expression, beside)
         except Exception as error:
             raise DataError(
                 f"{self.dialect or 'the engine'} could not compute the {purpose}: {type(error).__name__}: {error}\n"
@@ -185,7 +217,8 @@ def open_source(data: Any) -> Source:
     if isinstance(data, ibis.Table):
         return _bound(data)
     if type(data).__name__ == "LazyFrame":
-        return _bound(ibis.polars.connect({"source": data}).table("source"))
+        connection = ibis.polars.connect({"source": data})
+        return _bound(connection.table("source"), lambda query, _: connection.compile(query))
     return _of_relation(data)
 
 
@@ -205,10 +238,16 @@ def _parquet_files(path: str) -> str | list[str]:
     return found
 
 
-def _bound(table: Any) -> Source:
+def _unbound() -> type:
+    from ibis.expr.operations import UnboundTable
+
+    return UnboundTable
+
+
+def _bound(table: Any, lazily: Callable[[Any, pd.DataFrame], Any] = lambda query, _: query) -> Source:
     backend = table.get_backend()
     dialect = "" if backend.name == "polars" else {"pyspark": "spark"}.get(backend.name, backend.name)
-    return Source(table, dialect, lambda query: backend.to_pandas(query))
+    return Source(table, dialect, lambda query, _=None: backend.to_pandas(query), lazily=lazily)
 
 
 def _of_relation(relation: Any) -> Source:
@@ -218,11 +257,14 @@ def _of_relation(relation: Any) -> Source:
     schema = ibis.Schema.from_pyarrow(relation.limit(0).to_arrow_table().schema)
     table = ibis.table(schema, name="source")
 
-    def execute(query: Any) -> pd.DataFrame:
-        found = relation.query("source", ibis.to_sql(query, dialect="duckdb")).to_arrow_table()
-        return found.to_pandas()
+    def lazily(query: Any, group_effects: pd.DataFrame | None = None) -> Any:
+        # DuckDB finds the table `group_effects` of the statement among the variables of this function.
+        return relation.query("source", str(ibis.to_sql(query, dialect="duckdb")))
 
-    return Source(table, "duckdb", execute)
+    def execute(query: Any, group_effects: pd.DataFrame | None = None) -> pd.DataFrame:
+        return lazily(query, group_effects).to_arrow_table().to_pandas()
+
+    return Source(table, "duckdb", execute, lazily=lazily)
 
 
 class Elsewhere:

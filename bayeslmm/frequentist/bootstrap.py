@@ -27,6 +27,7 @@ from bayeslmm.frequentist.variance_parameters import (
     variance_parameters,
 )
 from bayeslmm.likelihood.lmm import solve
+from bayeslmm.parallel import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -476,24 +477,12 @@ def run_replicates(
     with warnings.catch_warnings(), _bar(n, label, progress) as advance:
         warnings.simplefilter("ignore", category=RuntimeWarning)
         outcomes = []
-        for outcome in _in_order(one, streams, workers):
+        for outcome in in_order(one, streams, workers):
             outcomes.append(outcome)
             advance()
     if all(outcome.values is None for outcome in outcomes):
         raise FitError(f"all {n:,} replicates failed; the first because: {outcomes[0].failure}")
     return outcomes
-
-
-def _in_order(
-    one: Callable[[np.random.SeedSequence], Outcome], streams: list[np.random.SeedSequence], workers: int
-) -> Iterator[Outcome]:
-    if workers == 1:
-        yield from map(one, streams)
-        return
-    from joblib import Parallel, delayed
-
-    run = Parallel(n_jobs=workers, prefer="threads", batch_size="auto", return_as="generator")
-    yield from run(delayed(one)(stream) for stream in streams)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from bayeslmm.frequentist.variance_parameters import VarianceParameters, varianc
 from bayeslmm.likelihood.conditional import Conditional, conditional
 from bayeslmm.likelihood.laplace import LaplaceKernel
 from bayeslmm.likelihood.quadrature import check_quadrature
-from bayeslmm.predict import included_factors, linear_predictor
+from bayeslmm.predict import included_factors, linear_predictor, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Summary, Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
@@ -712,8 +712,8 @@ class GlmmFit(EstimatedFit):
 
         Parameters
         ----------
-        new_data : data frame, optional
-            Rows to predict; the fitted rows when absent.
+        new_data : data frame or table of an engine, optional
+            Rows to predict; the fitted rows when absent. Rows in an engine stay there: see Returns.
         new_levels : {"error", "zero", "sample"}, default "error"
             Policy for unseen levels: "zero" predicts for a typical level, "sample" averages over levels.
         include : sequence of str, optional
@@ -728,9 +728,9 @@ class GlmmFit(EstimatedFit):
 
         Returns
         -------
-        ndarray (n,) or DataFrame
-            Predictions, (n, C) probabilities for an ordered response; with `interval` a frame `estimate`, `se`,
-            `lower`, `upper`.
+        ndarray (n,), DataFrame or lazy table
+            For a table of an engine the same table, lazily, with a column `estimate`; else predictions, (n, C)
+            probabilities for an ordered response; with `interval` a frame `estimate`, `se`, `lower`, `upper`.
 
         Raises
         ------
@@ -746,6 +746,16 @@ class GlmmFit(EstimatedFit):
         """
         if scale not in ("response", "link"):
             raise DataError(f'scale={scale!r} is not one of "response", "link".')
+        if stays_in_engine(self.design, new_data):
+            return predict_lazily(
+                self,
+                new_data,
+                link=self.response_family.link if scale == "response" else "identity",
+                new_levels=new_levels,
+                include=include,
+                interval=interval,
+                covariances=self.effect_covariances(),
+            )
         design = self._design_for(new_data)
         eta = self._linear_predictor(design, new_levels, include)
         fresh = new_levels == "sample" and any(factor.new_levels for factor in included_factors(design, include))

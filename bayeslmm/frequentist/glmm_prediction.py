@@ -9,7 +9,7 @@ import numpy as np
 
 from bayeslmm.datatree import posterior_dataset, sd_and_corr
 from bayeslmm.families import LINKS, Family
-from bayeslmm.predict import included_factors
+from bayeslmm.predict import NODES, WEIGHTS, included_factors
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from bayeslmm.formula.design import Design
     from bayeslmm.frequentist.glmm_fit import GlmmFit
-
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(31)
-WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 
 def category_probabilities(

@@ -25,7 +25,7 @@ from bayeslmm.frequentist.variance_parameters import (
     variance_parameters,
 )
 from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
-from bayeslmm.predict import linear_predictor
+from bayeslmm.predict import linear_predictor, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Summary, Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
@@ -670,8 +670,8 @@ class LmmFit(EstimatedFit):
 
         Parameters
         ----------
-        new_data : data frame, optional
-            Rows to predict; the fitted rows when absent.
+        new_data : data frame or table of an engine, optional
+            Rows to predict; the fitted rows when absent. Rows in an engine stay there: see Returns.
         new_levels : {"error", "zero", "sample"}, default "error"
             Policy for unseen levels; "zero" and "sample" have the same expectation and different standard errors.
         include : sequence of str, optional
@@ -683,8 +683,9 @@ class LmmFit(EstimatedFit):
 
         Returns
         -------
-        ndarray (n,) or DataFrame
-            Predictions; with `interval` a frame `estimate`, `se`, `lower`, `upper`.
+        ndarray (n,), DataFrame or lazy table
+            For a table of an engine the same table, lazily, with a column `estimate`; else predictions; with `interval`
+            a frame `estimate`, `se`, `lower`, `upper`.
 
         Raises
         ------
@@ -698,6 +699,10 @@ class LmmFit(EstimatedFit):
         >>> fit.predict({"Days": [0, 9], "Subject": ["308", "308"]}).round(2)
         array([253.66, 430.66])
         """
+        if stays_in_engine(self.design, new_data):
+            return predict_lazily(
+                self, new_data, link="identity", new_levels=new_levels, include=include, interval=interval
+            )
         design = self._design_for(new_data)
         estimate = self._linear_predictor(design, new_levels, include)[0]
         if interval is None:

@@ -21,6 +21,7 @@ from bayeslmm.mrp.grouping import Groups
 from bayeslmm.mrp.poststratify import poststratify
 from bayeslmm.mrp.reading import require_column
 from bayeslmm.mrp.survey import raw_means
+from bayeslmm.parallel import in_order
 
 
 def leave_one_out(
@@ -32,6 +33,7 @@ def leave_one_out(
     estimate: Callable[[Model], Fit] = Model.fit,
     exclude: Sequence[str] = (),
     seed: int = 0,
+    workers: int = 1,
 ) -> Estimates:
     """Estimate every group from a model that never saw its respondents.
 
@@ -51,6 +53,8 @@ def leave_one_out(
         Grouping factors that do not count, as in `poststratify`.
     seed : int, default 0
         Of the draws.
+    workers : int, default 1
+        Levels at a time: threads, -1 for all processors, or whatever backend of joblib is in force, such as Dask's.
 
     Returns
     -------
@@ -81,12 +85,13 @@ def leave_one_out(
         if level not in found.labels:
             raise DataError(f"no respondent has {group!r} equal to {level!r}.\n  Levels: {listing(found.labels)}.")
     whole = raw_means_of(design, found.codes, [found.labels.index(level) for level in chosen])
-    parts = []
-    for level in chosen:
+
+    def left_out(level: str) -> Estimates:
         rest = replace(model, design=without_rows(design, found.codes == found.labels.index(level), level))
         cells = frame.filter((frame.data[group].map(str) == level).to_numpy())
-        parts.append(poststratify(estimate(rest), cells, by=group, new_levels="sample", exclude=exclude, seed=seed))
-    return _joined(parts, whole)
+        return poststratify(estimate(rest), cells, by=group, new_levels="sample", exclude=exclude, seed=seed)
+
+    return _joined(list(in_order(left_out, chosen, workers)), whole)
 
 
 def raw_means_of(design: Design, codes: NDArray[Any], chosen: Sequence[int]) -> pd.DataFrame:

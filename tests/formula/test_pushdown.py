@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.errors import DataError, FormulaError
+from bayeslmm.errors import DataError, DataWarning, FormulaError, SourceChangedError
 
 pytest.importorskip("duckdb", reason="duckdb is not installed: pip install 'bayeslmm[scale]'")
 ibis = pytest.importorskip("ibis", reason="ibis is not installed: pip install 'bayeslmm[scale]'")
@@ -227,7 +227,6 @@ class Shrinking:
 
 
 def test_bad_input_is_named(tmp_path, monkeypatch):
-    from bayeslmm.errors import SourceChangedError
     from bayeslmm.formula import pushdown
     from bayeslmm.formula.source import Source, open_source
 
@@ -257,3 +256,11 @@ def test_what_needs_rows_says_so(tmp_path):
     for ask in (fit.residuals, fit.augment, lambda: fit.robust(type="HC1"), lambda: fit.fitted):
         with pytest.raises(DataError, match="2,287 rows stay in their source"):
             ask()
+
+
+def test_a_slope_that_does_not_vary_within_groups_is_named(tmp_path):
+    path = parquet(in_memory("nlschools"), tmp_path)
+    with pytest.warns(DataWarning, match=r"COMB\[T.1\] does not vary within any level of 'class'"):
+        blm.model("lang ~ IQ + COMB + (IQ + COMB | class)", path)
+    with pytest.warns(DataWarning, match="GS does not vary within any level of 'class'"):
+        blm.model("lang ~ IQ + GS + (IQ + GS | class)", path)
