@@ -7,19 +7,6 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes.simulation import sbc
-from bayeslmm.frequentist.simulation import power
-
-
-@pytest.fixture(scope="module")
-def dask():
-    """Register a Dask cluster of one worker process as a backend of joblib."""
-    distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'dask[distributed]'")
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    client = distributed.Client(cluster)
-    yield client
-    client.close()
-    cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +18,14 @@ def where(_fit):
     return float(os.getpid())
 
 
-def test_the_bootstrap_runs_in_the_workers_of_dask(dask, fit):
+def test_the_bootstrap_runs_in_processes_of_the_backend_in_force(fit):
     from joblib import parallel_config
 
-    with parallel_config("dask"):
-        pids = fit.bootstrap(4, where, seed=1, workers=-1, progress=False).replicates
-        there = fit.bootstrap(4, seed=1, workers=-1, progress=False).replicates
+    with parallel_config("loky", n_jobs=2):
+        pids = fit.bootstrap(4, where, seed=1, workers=2, progress=False).replicates
+        there = fit.bootstrap(4, seed=1, workers=2, progress=False).replicates
     assert os.getpid() not in set(pids.to_numpy().ravel())
     pd.testing.assert_frame_equal(there, fit.bootstrap(4, seed=1, progress=False).replicates)
-
-
-def test_power_and_calibration_do_not_depend_on_where_they_run(dask, fit):
-    from joblib import parallel_config
-
-    model = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
-    with parallel_config("dask"):
-        studies = power(fit, "Days", n_sim=4, seed=1, workers=-1, progress=False)
-        ranks = sbc(model, n_sims=2, draws=20, seed=1, workers=-1).ranks
-    assert str(studies) == str(power(fit, "Days", n_sim=4, seed=1, progress=False))
-    pd.testing.assert_frame_equal(ranks, sbc(model, n_sims=2, draws=20, seed=1).ranks)
 
 
 def test_groups_left_out_do_not_depend_on_the_number_of_workers():

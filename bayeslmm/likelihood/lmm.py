@@ -9,9 +9,10 @@ the last pivot squared is the penalised residual sum of squares r^2, and
 
 from __future__ import annotations
 
+import copyreg
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,7 +27,7 @@ from bayeslmm.likelihood.cholesky import Workspace, new_workspace
 from bayeslmm.likelihood.coordinates import fill_from_means, new_space
 from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.engine import engine_function
+from bayeslmm.likelihood.engine import engine_address, engine_function
 from bayeslmm.likelihood.handle import new_handle, set_argument
 from bayeslmm.likelihood.model_entry import model_function
 from bayeslmm.likelihood.operations import (
@@ -182,6 +183,14 @@ class Storage:
         return "sparse"
 
 
+def _with_own_engine(*arrays: Any) -> Structure:
+    return Structure(*arrays, engine=np.array([engine_address()], dtype=np.int64))
+
+
+# The address of the compiled engine is another one in the process, or on the machine, where a pickled fit arrives.
+copyreg.pickle(Structure, lambda structure: (_with_own_engine, tuple(structure[:-1])))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class LmmKernel:
     """A design ready for evaluation: cross-products, layout and symbolic factorisation.
@@ -226,6 +235,14 @@ class LmmKernel:
         object.__setattr__(self, "analysis", analysis)
         object.__setattr__(self, "rhs", self._permuted_rhs(self.products))
         object.__setattr__(self, "_local", threading.local())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The workspaces of threads hold addresses, which mean nothing in another process.
+        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in {**state, "_local": threading.local()}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_design(cls, design: Any) -> LmmKernel:
