@@ -254,7 +254,8 @@ class LazyPredictor:
         factors, categories : dict of str to (int, str)
             Rows and one such level, for every grouping factor and every category where there are any.
         """
-        t, sums = self.joined, {}
+        t = self.joined
+        sums: dict[str, Any] = {}
         levels = self._category_levels()
         for f in range(len(self.factors)):
             new = t[f"{OWN}l{f}"].isnull() & t[f"{OWN}k{f}"].notnull()

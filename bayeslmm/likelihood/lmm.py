@@ -184,11 +184,11 @@ class Storage:
 
 
 def _with_own_engine(*arrays: Any) -> Structure:
-    return Structure(*arrays, engine=np.array([engine_address()], dtype=np.int64))
+    return Structure(*arrays, np.array([engine_address()], dtype=np.int64))
 
 
 # The address of the compiled engine is another one in the process, or on the machine, where a pickled fit arrives.
-copyreg.pickle(Structure, lambda structure: (_with_own_engine, tuple(structure[:-1])))  # type: ignore[arg-type]
+copyreg.pickle(Structure, lambda structure: (_with_own_engine, tuple(structure[:-1])))
 
 
 @dataclass(frozen=True)
