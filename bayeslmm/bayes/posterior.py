@@ -16,8 +16,7 @@ import pandas as pd
 from bayeslmm.contract import Fit, NewLevels, RandomEffects, level_effects
 from bayeslmm.errors import DataError
 from bayeslmm.formula.design import take_rows
-from bayeslmm.predict import linear_predictor
-from bayeslmm.predict import predict_lazily, stays_in_engine
+from bayeslmm.predict import linear_predictor, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
