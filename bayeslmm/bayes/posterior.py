@@ -212,7 +212,14 @@ class Posterior(Fit):
                 shown = term.shown_effects
                 entries.append(VarCorrEntry(factor.name, shown, sd[part][: len(shown)], own))
         has_sigma = "sigma" in self.data["posterior"].data_vars
-        return VarCorr(tuple(entries), self.sigma if has_sigma else None)
+        if self.design.residuals is None:
+            return VarCorr(tuple(entries), self.sigma if has_sigma else None)
+        means = {name: float(draws.mean()) for name, draws in self.parameters.items()}
+        levels = self.design.residuals.levels
+        ratios = [self.parameters[f"sigma_ratio[{level}]"] for level in levels[1:]]
+        sds = [self.sigma, *(float((self.parameters["sigma"] * ratio).mean()) for ratio in ratios)]
+        strata = tuple(zip(levels, sds, strict=True)) if levels else ()
+        return VarCorr(tuple(entries), self.sigma, strata, means.get("rho"))
 
     # --- uncertainty ---------------------------------------------------------------------------------------------
 
@@ -841,6 +848,13 @@ def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> It
             values = posterior[f"corr_{term.factor}"].values
             for (i, a), (j, b) in combinations(enumerate(term.effects), 2):
                 yield f"corr_{term.factor}[{a},{b}]", values[..., first + i, first + j]
+    if design.residuals is not None:
+        yield "sigma", posterior["sigma"].values
+        for at, level in enumerate(design.residuals.levels[1:]):
+            yield f"sigma_ratio[{level}]", posterior["sigma_ratio"].values[..., at]
+        if "rho" in posterior:
+            yield "rho", posterior["rho"].values
+        return
     for name in dict.fromkeys(["sigma", *priors.aux]):
         if name in posterior:
             values = posterior[name].values
@@ -877,6 +891,8 @@ def row_chunks(design: Design, step: int) -> Iterator[Design]:
             for name in ("y", "X", "weights", "offset", "rows", "trials")
         }
         terms = tuple(replace(term, Z=term.Z[part], codes=term.codes[part]) for term in design.terms)
+        if design.residuals is not None:
+            arrays["residuals"] = design.residuals.take(np.arange(n)[part])
         yield replace(design, terms=terms, data=design.data.iloc[part], **arrays)
 
 
@@ -971,6 +987,7 @@ def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
         *((f" Family: {post.response}",) if not post.response.is_gaussian_identity else ()),
         f"Formula: {design.formula.text}",
         f"Rows: {len(design.rows):,}" + (f"; groups: {groups}" if groups else ""),
+        *((design.residuals.describe(),) if design.residuals is not None else ()),
     )
     notes = (
         *post.diagnostics().lines,
