@@ -692,7 +692,7 @@ def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     encoder = replace(built.encoder, fixed=design.encoder.fixed, kept=design.encoder.kept)
     return replace(
         built, y=design.y, X=design.X, coef_names=design.coef_names, weights=design.weights, trials=design.trials,
-        encoder=encoder, response_levels=design.response_levels,
+        encoder=encoder, response_levels=design.response_levels, residuals=design.residuals,
     )  # fmt: skip
 
 

@@ -96,7 +96,10 @@ def test_nested_structures_are_compared():
     assert table.tests[0].statistic == pytest.approx(2 * (fitted("by_sex").loglik - plain.loglik), abs=1e-8)
     with pytest.raises(ComparisonError, match="no special case"):
         blm.anova(fitted("ar1"), fitted("by_sex_slopes"))
-    assert fitted("by_sex").lr_test().statistic > 10
+    alone = blm.lmer("distance ~ age * Sex", data, residuals=by("Sex"))  # the same residuals without the group effects
+    test = fitted("by_sex").lr_test()
+    assert test.statistic == pytest.approx(2 * (fitted("by_sex").loglik - alone.loglik), abs=1e-6)
+    assert str(test.mixture) == "chibar2(01)"
 
 
 def test_prediction_intervals_use_the_rows_own_sd():
