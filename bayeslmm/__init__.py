@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayeslmm import datasets, teach
+    from bayeslmm.bayes.calibration import sbc
     from bayeslmm.bayes.inference import compare_models
     from bayeslmm.bayes.posterior import Posterior
     from bayeslmm.bayes.priors import Prior, pc_prior
-    from bayeslmm.bayes.simulation import sbc
     from bayeslmm.contract import Fit, RandomEffects
     from bayeslmm.families import Family
     from bayeslmm.formula import residuals
@@ -74,7 +74,7 @@ _HOME = {
     "power_curve": "frequentist.simulation",
     "ranova": "frequentist.likelihood_ratio",
     "recode": "mrp.recoding",
-    "sbc": "bayes.simulation",
+    "sbc": "bayes.calibration",
     "simulate": "frequentist.simulation",
     "survey_estimates": "mrp.survey",
     "table": "report.side_by_side",

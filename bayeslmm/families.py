@@ -272,6 +272,27 @@ PROPORTIONS = ("bernoulli", "binomial", "beta_binomial", "zero_inflated_binomial
 POSITIVE = ("gamma", "inverse_gaussian", "exponential", "lognormal", "weibull")
 
 
+def auxiliary_link(name: str) -> str:
+    """Return the link of a further parameter that has a formula: logit for a probability, log otherwise, as in bambi.
+
+    Parameters
+    ----------
+    name : str
+        The parameter: "sigma", "alpha", "psi", ...
+
+    Returns
+    -------
+    str
+        A name of `LINKS`.
+
+    Examples
+    --------
+    >>> auxiliary_link("sigma"), auxiliary_link("psi")
+    ('log', 'logit')
+    """
+    return "logit" if name in ("psi", "q") else "log"
+
+
 @dataclass(frozen=True)
 class Family:
     """A response family with its link.

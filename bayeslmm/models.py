@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from bayeslmm.errors import DataError, FormulaError
 from bayeslmm.families import Family, as_family
+from bayeslmm.formula.auxiliary import attach_auxiliary, split_formulas
 from bayeslmm.formula.design import Design, build_design
 from bayeslmm.formula.parse import parse_formula
+from bayeslmm.formula.terms import Formula
 from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
 from bayeslmm.likelihood.lmm import LmmKernel, Storage
 
@@ -145,6 +147,13 @@ class Model:
         >>> round(m.fit(reml=False).loglik, 4)
         -163.6635
         """
+        if self.design.limits is not None:
+            raise FormulaError(f"fit() has no {self.design.limits.kind} responses. Use sample().")
+        if self.design.auxiliary:
+            raise FormulaError(
+                f"fit() has no formulas of further parameters ({', '.join(self.design.auxiliary)}).\n"
+                "  Use sample(), or leave them out."
+            )
         if not self.family.is_gaussian_identity:
             from bayeslmm.frequentist.glmm_fit import fit_glmm
 
@@ -373,7 +382,7 @@ def _storage_line(name: str, block: Storage) -> str:
 
 
 def model(
-    formula: str | Formula,
+    formula: str | Formula | Sequence[str],
     data: Any,
     family: str | Family = "gaussian",
     *,
@@ -388,8 +397,9 @@ def model(
 
     Parameters
     ----------
-    formula : str or Formula
-        For example ``"lang ~ IQ + SES + (IQ | class)"``.
+    formula : str, Formula or sequence of str
+        For example ``"lang ~ IQ + SES + (IQ | class)"``. Several formulas, that of the mean first, give further
+        parameters of the family predictors of their own: ``["y ~ x + (1 | g)", "sigma ~ x"]``, for `sample()`.
     data : data frame, Ibis table, DuckDB relation, Polars LazyFrame or path
         pandas, polars or pyarrow, or a mapping of names to columns. Tables of an engine, lazy frames and Parquet files
         (a path or glob) stay where they are; only sums are fetched.
@@ -435,6 +445,9 @@ def model(
     >>> round(fit.criterion, 2)
     15132.86
     """
+    others: Mapping[str, str] = {}
+    if not isinstance(formula, str | Formula):
+        formula, others = split_formulas(formula)
     parsed = parse_formula(formula) if isinstance(formula, str) else formula
     resolved = as_family(family, link)
     if adjacency is not None and not any(term.structure == "icar" for term in parsed.random):
@@ -447,8 +460,14 @@ def model(
     design = build_design(
         parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency, residuals=residuals
     )
+    design = attach_auxiliary(design, data, others)
+    if residuals is not None and (design.auxiliary or design.limits is not None):
+        raise DataError(
+            "residuals= cannot go with a formula for a further parameter or a censored or truncated response.\n"
+            '  For a residual SD by a factor alone, a formula such as "sigma ~ sex" does what residuals.by() does.'
+        )
     built = Model(design=design, family=resolved, user_priors=dict(priors or {}))
-    if priors:
+    if priors or others:
         built.priors  # noqa: B018  a wrong name is reported before any computing
     return built
 

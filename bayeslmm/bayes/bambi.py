@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayeslmm.bayes.priors import JOINT, Prior, Priors, as_prior, is_correlated, is_homogeneous
+from bayeslmm.bayes.responses import parameter_values
 from bayeslmm.errors import FormulaError
 from bayeslmm.families import COUNTS
 
@@ -62,7 +64,9 @@ def auxiliary_defaults(family: Family) -> dict[str, Prior]:
     return {name: as_prior(prior, name) for name, prior in sorted(defaults.items())}
 
 
-def add_bambi_response(design: Design, family: Family, priors: Priors, eta: TensorVariable) -> None:
+def add_bambi_response(
+    design: Design, family: Family, priors: Priors, eta: TensorVariable, replaceable: bool = False
+) -> None:
     """Add the response through bambi's family and likelihood objects.
 
     Parameters
@@ -75,24 +79,30 @@ def add_bambi_response(design: Design, family: Family, priors: Priors, eta: Tens
         Priors of its further parameters.
     eta : TensorVariable (n,)
         The linear predictor.
+    replaceable : bool, default False
+        Whether rows and response are data of the model.
     """
     from bambi.backend.pymc import PyMCModel
     from bambi.backend.utils import get_distribution_from_likelihood, get_linkinv
 
-    from bayeslmm.bayes.latent import obs_dim, random_scalar
+    from bayeslmm.bayes.latent import add_distribution, observe, parameter_by_formula, random_scalar
 
     theirs = bambi_family(family)
-    kwargs: dict[str, Any] = {"observed": observed_values(design, family)}
+    seen = observe(design, observed_values(design, family), replaceable)
+    kwargs: dict[str, Any] = {"observed": seen.values}
     if priors.sigma is not None:
         kwargs["sigma"] = random_scalar("sigma", priors.sigma)
     for name, prior in priors.aux.items():
         kwargs[name] = thresholds(design, family, prior) if name == "threshold" else random_scalar(name, prior)
+    for name in design.auxiliary:
+        kwargs[name] = seen.of(parameter_by_formula(design, priors, name))
     if design.weights is not None:
         if family.name != "t":
             raise FormulaError(
                 f"prior weights have no meaning for the family {family.name!r}; give trials or an offset."
             )
-        kwargs["sigma"] = kwargs["sigma"] / np.sqrt(design.weights)
+        kwargs["sigma"] = kwargs["sigma"] / seen.of(np.sqrt(design.weights))
+    eta = seen.of(eta)
     parent = theirs.likelihood.parent
     transform = getattr(theirs, "transform_backend_eta", None)
     output = eta if transform is None else transform(eta, kwargs)
@@ -100,7 +110,8 @@ def add_bambi_response(design: Design, family: Family, priors: Priors, eta: Tens
     rearrange = getattr(theirs, "transform_backend_kwargs", None)
     if rearrange is not None:
         kwargs = rearrange(kwargs)
-    get_distribution_from_likelihood(theirs.likelihood)("y", **kwargs, dims=obs_dim(design))
+    final = replace(seen, values=kwargs.pop("observed"))
+    add_distribution(design, final, get_distribution_from_likelihood(theirs.likelihood), kwargs)
 
 
 def observed_values(design: Design, family: Family) -> NDArray[np.generic]:
@@ -147,25 +158,47 @@ def thresholds(design: Design, family: Family, prior: Prior) -> TensorVariable:
     import pymc as pm
 
     count = int(np.max(np.asarray(design.y)))
-    mu = np.broadcast_to(np.asarray(prior.args.get("mu", 0.0), dtype=np.float64), count)
-    if np.ptp(mu) == 0 and count > 1:
-        mu = mu + np.linspace(-2.0, 2.0, count)
-    sigma = float(np.asarray(prior.args.get("sigma", 1.0)).ravel()[0])
+    mu, sigma = threshold_prior(count, prior)
     # Thresholds of a stopping ratio need not increase.
     ordered = {"transform": pm.distributions.transforms.ordered} if family.name == "cumulative" else {}
     return pm.Normal("threshold", mu=mu, sigma=sigma, shape=count, initval=np.linspace(-1.0, 1.0, count), **ordered)
 
 
+def threshold_prior(count: int, prior: Prior) -> tuple[NDArray[np.float64], float]:
+    """Return means and SD of the normal prior of thresholds.
+
+    Parameters
+    ----------
+    count : int
+        Thresholds.
+    prior : Prior
+        Normal; spread over the categories when its mean is one number.
+
+    Returns
+    -------
+    mu : ndarray (count,)
+        Means.
+    sigma : float
+        Standard deviation.
+    """
+    mu = np.broadcast_to(np.asarray(prior.args.get("mu", 0.0), dtype=np.float64), count)
+    if np.ptp(mu) == 0 and count > 1:
+        mu = mu + np.linspace(-2.0, 2.0, count)
+    return mu, float(np.asarray(prior.args.get("sigma", 1.0)).ravel()[0])
+
+
 # --- new responses, log densities ----------------------------------------------------------------------------------
 
 
-def response_arguments(post: Posterior, chosen: NDArray[np.intp]) -> NDArray[np.float64] | float:
-    """Return the family's own parameter (S, 1), or 1 when it has none.
+def response_arguments(post: Posterior, design: Design, chosen: NDArray[np.intp]) -> NDArray[np.float64] | float:
+    """Return the family's own parameter (S, 1) or (S, n), or 1 when it has none.
 
     Parameters
     ----------
     post : Posterior
         Its draws.
+    design : Design
+        The rows.
     chosen : ndarray (S,)
         Positions of the draws.
 
@@ -175,7 +208,8 @@ def response_arguments(post: Posterior, chosen: NDArray[np.intp]) -> NDArray[np.
         The parameter.
     """
     name = post.response.parameter
-    return post.draws(name)[chosen, None] if name and name in post.data["posterior"].data_vars else 1.0
+    has_draws = name in design.auxiliary or (bool(name) and name in post.data["posterior"].data_vars)
+    return parameter_values(post, design, name, chosen) if has_draws else 1.0
 
 
 def category_probabilities(post: Posterior, eta: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -233,15 +267,19 @@ def simulate_bambi(
         cumulated = category_probabilities(post, eta, chosen).cumsum(axis=2)[:, :, :-1]
         return (rng.random(eta.shape)[:, :, None] > cumulated).sum(axis=2).astype(np.float64)
     mu = family.inverse_link(eta)
-    if family.name == "t":
-        return mu + student_scale(post, design, chosen) * rng.standard_t(post.draws("nu")[chosen, None], size=eta.shape)
-    if family.row.draw is None:
+    truncated = design.limits is not None and design.limits.kind == "truncated"
+    if family.name == "t" and not truncated:
+        return mu + student_scale(post, design, chosen) * rng.standard_t(
+            parameter_values(post, design, "nu", chosen), size=eta.shape
+        )
+    if family.row.draw is None or truncated:
         import pymc as pm
 
-        drawn = pm.draw(row_distribution(post, design, mu, chosen), random_seed=rng, mode="FAST_COMPILE")
+        rows = row_distribution(post, design, mu, chosen)
+        drawn = pm.draw(cut_off(rows, design) if truncated else rows, random_seed=rng, mode="FAST_COMPILE")
         return np.asarray(drawn, dtype=np.float64) / (1.0 if design.trials is None else design.trials)
     size = 1.0 if design.trials is None else design.trials
-    return family.draw(rng, mu, response_arguments(post, chosen), size)
+    return family.draw(rng, mu, response_arguments(post, design, chosen), size)
 
 
 def row_distribution(
@@ -270,7 +308,7 @@ def row_distribution(
     theirs = bambi_family(post.response)
     kwargs: dict[str, Any] = {theirs.likelihood.parent: mu}
     for name in further_parameters(post):
-        kwargs[name] = np.broadcast_to(post.draws(name)[chosen, None], mu.shape)
+        kwargs[name] = np.broadcast_to(parameter_values(post, design, name, chosen), mu.shape)
     if post.response.name in BINOMIAL:
         trials = np.ones(mu.shape[1]) if design.trials is None else design.trials
         kwargs["observed"] = np.column_stack([np.zeros(mu.shape[1]), trials]).astype(np.int64)
@@ -279,6 +317,29 @@ def row_distribution(
         kwargs = rearrange(kwargs)
     kwargs.pop("observed", None)
     return get_distribution_from_likelihood(theirs.likelihood).dist(**kwargs)
+
+
+def cut_off(rows: TensorVariable, design: Design) -> TensorVariable:
+    """Return the distribution of censored or truncated responses.
+
+    Parameters
+    ----------
+    rows : TensorVariable (S, n)
+        Their distribution before.
+    design : Design
+        Limits; unchanged without any.
+
+    Returns
+    -------
+    TensorVariable (S, n)
+        A random variable outside any model.
+    """
+    if design.limits is None:
+        return rows
+    import pymc as pm
+
+    cut = pm.Censored if design.limits.kind == "censored" else pm.Truncated
+    return cut.dist(rows, lower=design.limits.lower, upper=design.limits.upper)
 
 
 def further_parameters(post: Posterior) -> tuple[str, ...]:
@@ -294,16 +355,21 @@ def further_parameters(post: Posterior) -> tuple[str, ...]:
     tuple of str
         Sigma first.
     """
-    return tuple(dict.fromkeys([*(("sigma",) if post.priors.sigma is not None else ()), *post.priors.aux]))
+    own = ("sigma",) if post.priors.sigma is not None else ()
+    return tuple(dict.fromkeys([*own, *post.priors.aux, *post.priors.distributional]))
 
 
-def expected_response(post: Posterior, mu: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+def expected_response(
+    post: Posterior, design: Design, mu: NDArray[np.float64], chosen: NDArray[np.intp]
+) -> NDArray[np.float64]:
     """Return the mean of the response where a family's parameter `mu` is not the mean.
 
     Parameters
     ----------
     post : Posterior
         Draws of the further parameters.
+    design : Design
+        The rows.
     mu : ndarray (S, n)
         Inverse link of the linear predictor.
     chosen : ndarray (S,)
@@ -317,7 +383,7 @@ def expected_response(post: Posterior, mu: NDArray[np.float64], chosen: NDArray[
     name = post.response.name
     if name not in MEANS:
         return mu
-    own = {key: post.draws(key)[chosen, None] for key in further_parameters(post)}
+    own = {key: parameter_values(post, design, key, chosen) for key in further_parameters(post)}
     return MEANS[name](mu, own)
 
 
@@ -395,20 +461,20 @@ def log_density_bambi(
         codes = y.astype(np.intp)[None, :, None]
         return np.log(np.take_along_axis(probabilities, np.broadcast_to(codes, (*eta.shape, 1)), axis=2)[:, :, 0])
     mu = family.inverse_link(eta)
-    if family.name == "t":
+    if family.name == "t" and design.limits is None:
         from scipy.stats import t
 
         scale = student_scale(post, design, chosen)
-        return np.asarray(t.logpdf(y, post.draws("nu")[chosen, None], loc=mu, scale=scale))
-    if family.row.loglik is None:
+        return np.asarray(t.logpdf(y, parameter_values(post, design, "nu", chosen), loc=mu, scale=scale))
+    if family.row.loglik is None or design.limits is not None:
         import pymc as pm
 
         values = observed_values(design, family)
         values = values[:, 0] if values.ndim == 2 else values
-        rows = row_distribution(post, design, mu, chosen)
+        rows = cut_off(row_distribution(post, design, mu, chosen), design)
         return np.asarray(pm.logp(rows, np.broadcast_to(values, mu.shape)).eval(mode="FAST_COMPILE"))
     size = 1.0 if design.trials is None else design.trials
-    return family.loglik(y, mu, response_arguments(post, chosen), size)
+    return family.loglik(y, mu, response_arguments(post, design, chosen), size)
 
 
 # --- hand-over -----------------------------------------------------------------------------------------------------
@@ -455,6 +521,7 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
     if design.weights is not None:
         raise FormulaError("bambi cannot express prior weights of a mixed model; use to_pymc().")
     text = bambi_formula(design)
+    others = [f"{name} ~ {part.formula.fixed}" for name, part in design.auxiliary.items()]
     chosen = {name: bambi_prior(priors[name]) for name in design.coef_names if "[" not in name}
     for index, term in enumerate(design.terms):
         for effect, prior in zip(term.effects, priors.sd(index), strict=True):
@@ -462,8 +529,12 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
             chosen[f"{label}|{term.factor}"] = bambi.Prior("Normal", mu=0, sigma=bambi_prior(prior))
     if priors.sigma is not None:
         chosen["sigma"] = bambi_prior(priors.sigma)
-    model = bambi.Model(text, design.data, family=bambi_family(family))
+    for name, part in design.auxiliary.items():
+        own = zip(part.coef_names, priors.distributional[name], strict=True)
+        chosen[name] = {column: bambi_prior(prior) for column, prior in own if "[" not in column}
+    model = bambi.Model(bambi.Formula(text, *others), design.data, family=bambi_family(family))
     known = set(model.parameters[model.family.likelihood.parent].terms) | set(model.marginal_parameters)
+    known |= set(design.auxiliary)
     model.set_priors({name: prior for name, prior in chosen.items() if name in known})
     return model
 

@@ -79,6 +79,10 @@ def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float6
     if not post.response.is_gaussian_identity:
         raise DataError("groups are left out exactly for Gaussian models only; loo() without `group` works for all.")
     refuse(post.design.residuals, "loo(group=)", "loo() of single rows works where their SDs differ only.")
+    if post.design.limits is not None or post.design.auxiliary:
+        raise DataError(
+            "groups are left out exactly where rows share one residual SD and none is cut off; use kfold(group=...)."
+        )
     factor, design = factor_named(post, group), post.design
     if factor.loading is not None:
         raise DataError(

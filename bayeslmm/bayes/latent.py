@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,63 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design, Factor, GroupTerm
 
 
-def build_pymc_model(design: Design, family: Family, priors: Priors, *, centred: Sequence[str] = ()) -> pm.Model:
+@dataclass(frozen=True)
+class Observed:
+    """The response in the PyMC model: constant, or data that can be replaced along with the rows that are used.
+
+    Parameters
+    ----------
+    values : ndarray or TensorVariable
+        The response as the family takes it.
+    dims : str or None
+        Dimension of the rows; None when their number can change.
+    rows : TensorVariable or None
+        Positions of the rows used; None for all.
+    """
+
+    values: Any
+    dims: str | None
+    rows: Any = None
+
+    def of(self, quantity: Any) -> Any:
+        """Return a quantity of all rows for the rows used."""
+        return quantity if self.rows is None or np.ndim(quantity) == 0 else pt_array(quantity)[self.rows]
+
+
+def pt_array(quantity: Any) -> TensorVariable:
+    """Return a PyTensor variable."""
+    import pytensor.tensor as pt
+
+    return pt.as_tensor_variable(quantity)
+
+
+def observe(design: Design, values: NDArray[np.generic], replaceable: bool) -> Observed:
+    """Return the response for the PyMC model.
+
+    Parameters
+    ----------
+    design : Design
+        The rows.
+    values : ndarray
+        The response as the family takes it.
+    replaceable : bool
+        Whether rows and response are data of the model, `used_rows` and `response_values`.
+
+    Returns
+    -------
+    Observed
+        What to give as observed.
+    """
+    import pymc as pm
+
+    if not replaceable:
+        return Observed(values, obs_dim(design))
+    return Observed(pm.Data("response_values", values), None, pm.Data("used_rows", np.arange(len(values))))
+
+
+def build_pymc_model(
+    design: Design, family: Family, priors: Priors, *, centred: Sequence[str] = (), replaceable: bool = False
+) -> pm.Model:
     """Return the hierarchical model in PyMC.
 
     Parameters
@@ -41,8 +98,10 @@ def build_pymc_model(design: Design, family: Family, priors: Priors, *, centred:
     priors : Priors
         Every prior.
     centred : sequence of str, optional
-        Grouping factors whose effects are parameters themselves; the others are standardised ("non-centred"), which
-        suits groups with few or noisy rows.
+        Grouping factors, or terms such as "(1 | g)", whose effects are parameters themselves; the others are
+        standardised ("non-centred"), which suits groups with few or noisy rows.
+    replaceable : bool, default False
+        Make the rows used and the response data of the model, so that neither needs compiling again.
 
     Returns
     -------
@@ -63,10 +122,10 @@ def build_pymc_model(design: Design, family: Family, priors: Priors, *, centred:
         add_joint_shares(design, family, priors)
         eta = fixed_part(design, priors)
         for factor in design.factors:
-            eta = eta + group_part(design, factor, priors, centred=factor.name in centred)
+            eta = eta + group_part(design, factor, priors, centred)
         if design.offset is not None:
             eta = eta + design.offset
-        add_response(design, family, priors, eta)
+        add_response(design, family, priors, eta, replaceable)
     return model
 
 
@@ -90,6 +149,8 @@ def model_coords(design: Design) -> dict[str, Sequence[Any]]:
         coords[factor.name] = list(factor.levels)
         coords[f"{factor.name}_effect"] = list(factor.effects)
         coords[f"{factor.name}_effect_bis"] = list(factor.effects)
+    for name, part in design.auxiliary.items():
+        coords[f"{name}_coef"] = list(part.coef_names)
     coords[obs_dim(design)] = list(design.rows)
     if design.residuals is not None and design.residuals.levels:
         coords["residual_level"] = list(design.residuals.levels[1:])
@@ -251,6 +312,35 @@ def shared_parameters(priors: Sequence[Prior]) -> dict[str, NDArray[np.float64]]
     return parameters
 
 
+def parameter_by_formula(design: Design, priors: Priors, name: str) -> TensorVariable:
+    """Add the coefficients of a further parameter and return its value in each row.
+
+    Parameters
+    ----------
+    design : Design
+        With the columns of that parameter.
+    priors : Priors
+        Every prior.
+    name : str
+        The parameter.
+
+    Returns
+    -------
+    TensorVariable (n,)
+        Its values.
+    """
+    import pytensor.tensor as pt
+
+    from bayeslmm.families import auxiliary_link
+
+    part = design.auxiliary[name]
+    names = [f"{name}_{column}" for column in part.coef_names]
+    beta = random_vector(f"{name}_beta", names, priors.distributional[name], f"{name}_coef")
+    eta = pt.dot(part.X, beta)
+    eta = eta if part.offset is None else eta + part.offset
+    return pt.sigmoid(eta) if auxiliary_link(name) == "logit" else pt.exp(eta)
+
+
 # --- joint priors --------------------------------------------------------------------------------------------------
 
 
@@ -370,7 +460,7 @@ def shared_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]]
 # --- group effects -------------------------------------------------------------------------------------------------
 
 
-def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool) -> TensorVariable:
+def group_part(design: Design, factor: Factor, priors: Priors, centred: Sequence[str] = ()) -> TensorVariable:
     """Add the effects of one grouping factor and return Z b.
 
     Parameters
@@ -381,8 +471,8 @@ def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool)
         The grouping factor.
     priors : Priors
         Every prior.
-    centred : bool
-        Whether the effects are parameters themselves.
+    centred : sequence of str
+        Grouping factors and terms whose effects are parameters themselves.
 
     Returns
     -------
@@ -397,20 +487,67 @@ def group_part(design: Design, factor: Factor, priors: Priors, *, centred: bool)
     sd = factor_sds(design, name, terms, priors)
     root = factor_root(name, terms, priors)
     dims = (name, f"{name}_effect")
-    scaled_root = None if root is None else sd[:, None] * root
-    if centred and scaled_root is not None:
-        effects = pm.MvNormal(f"b_{name}", mu=np.zeros(len(factor.effects)), chol=scaled_root, dims=dims)
-    elif centred:
-        effects = pm.Normal(f"b_{name}", mu=0.0, sigma=sd, dims=dims)
+    is_centred = [name in centred or str(term.term) in centred for _, term in terms]
+    if len(set(is_centred)) == 1:
+        effects = level_effects(name, len(factor.effects), sd, root, dims, centred=is_centred[0])
     else:
-        standard = pm.Normal(f"z_{name}", mu=0.0, sigma=1.0, dims=dims)
-        scaled = standard * sd if scaled_root is None else pt.dot(standard, scaled_root.T)
-        effects = pm.Deterministic(f"b_{name}", scaled, dims=dims)
+        parts, at = [], 0
+        for number, ((_, term), one) in enumerate(zip(terms, is_centred, strict=True), start=1):
+            part = slice(at, at + len(term.effects))
+            at = part.stop
+            own = None if root is None else root[part, part]
+            parts.append(level_effects(f"{name}_{number}", len(term.effects), sd[part], own, (name, None), centred=one))
+        effects = pm.Deterministic(f"b_{name}", pt.concatenate(parts, axis=1), dims=dims)
     if factor.Z.shape[1] == 1:
         column = factor.Z[:, 0]
         values = effects[factor.codes, 0]
         return values if (column == 1.0).all() else values * column
     return (effects[factor.codes] * factor.Z).sum(axis=-1)
+
+
+def level_effects(
+    name: str,
+    count: int,
+    sd: TensorVariable,
+    root: TensorVariable | None,
+    dims: tuple[str | None, ...],
+    *,
+    centred: bool,
+) -> TensorVariable:
+    """Add the effects of all levels and return them.
+
+    Parameters
+    ----------
+    name : str
+        Ends the names of the new variables.
+    count : int
+        Effects of a level.
+    sd : TensorVariable (count,)
+        Their standard deviations.
+    root : TensorVariable (count, count) or None
+        Cholesky root of their correlation matrix.
+    dims : tuple of str
+        Dimensions: levels and effects.
+    centred : bool
+        Whether the effects are parameters themselves.
+
+    Returns
+    -------
+    TensorVariable (J, count)
+        The effects.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    shape = {"dims": dims} if None not in dims else {"shape": (len(pm.modelcontext(None).coords[dims[0]]), count)}
+    scaled_root = None if root is None else sd[:, None] * root
+    if centred and scaled_root is not None:
+        return pm.MvNormal(f"b_{name}", mu=np.zeros(count), chol=scaled_root, **shape)
+    if centred:
+        return pm.Normal(f"b_{name}", mu=0.0, sigma=sd, **shape)
+    standard = pm.Normal(f"z_{name}", mu=0.0, sigma=1.0, **shape)
+    scaled = standard * sd if scaled_root is None else pt.dot(standard, scaled_root.T)
+    return pm.Deterministic(f"b_{name}", scaled, dims=dims if None not in dims else None)
 
 
 def factor_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:
@@ -557,7 +694,33 @@ def correlation_beta(kind: str, k: int, eta: float) -> tuple[float, float, float
 # --- response ------------------------------------------------------------------------------------------------------
 
 
-def add_response(design: Design, family: Family, priors: Priors, eta: TensorVariable) -> None:
+def add_distribution(design: Design, seen: Observed, distribution: Any, parameters: Mapping[str, Any]) -> None:
+    """Add the response, cut off at its limits where it is censored or truncated.
+
+    Parameters
+    ----------
+    design : Design
+        Limits of the response.
+    seen : Observed
+        The response.
+    distribution : type
+        A PyMC distribution.
+    parameters : mapping
+        Its parameters, in the rows used.
+    """
+    if design.limits is None:
+        distribution("y", **parameters, observed=seen.values, dims=seen.dims)
+        return
+    import pymc as pm
+
+    lower, upper = (seen.of(bound) for bound in (design.limits.lower, design.limits.upper))
+    cut = pm.Censored if design.limits.kind == "censored" else pm.Truncated
+    cut("y", distribution.dist(**parameters), lower=lower, upper=upper, observed=seen.values, dims=seen.dims)
+
+
+def add_response(
+    design: Design, family: Family, priors: Priors, eta: TensorVariable, replaceable: bool = False
+) -> None:
     """Add the response given the linear predictor.
 
     Parameters
@@ -570,21 +733,27 @@ def add_response(design: Design, family: Family, priors: Priors, eta: TensorVari
         Every prior.
     eta : TensorVariable (n,)
         The linear predictor.
+    replaceable : bool, default False
+        Whether rows and response are data.
     """
     import pymc as pm
 
     if family.is_gaussian_identity:
-        assert priors.sigma is not None
-        existing = pm.modelcontext(None).named_vars.get("sigma")
-        sigma = random_scalar("sigma", priors.sigma) if existing is None else existing
+        sigma = pm.modelcontext(None).named_vars.get("sigma")
+        if "sigma" in design.auxiliary:
+            sigma = parameter_by_formula(design, priors, "sigma")
+        elif sigma is None:
+            assert priors.sigma is not None
+            sigma = random_scalar("sigma", priors.sigma)
         scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
         if design.residuals is not None:
             eta, scale = residual_conditionals(design, priors, eta, scale)
-        pm.Normal("y", mu=eta, sigma=scale, observed=design.y, dims=obs_dim(design))
+        seen = observe(design, np.asarray(design.y), replaceable)
+        add_distribution(design, seen, pm.Normal, {"mu": seen.of(eta), "sigma": seen.of(scale)})
         return
     from bayeslmm.bayes.bambi import add_bambi_response
 
-    add_bambi_response(design, family, priors, eta)
+    add_bambi_response(design, family, priors, eta, replaceable)
 
 
 def residual_conditionals(
@@ -641,19 +810,3 @@ def residual_conditionals(
         variance = (1 - rho) * (1 + count * rho) / (1 + (count - 1) * rho)
     mean = eta + scale * pt.switch(later, weight * past, 0.0)
     return mean, scale * pt.sqrt(pt.switch(later, variance, 1.0))
-
-
-def term_sizes(design: Design) -> Mapping[str, NDArray[np.int64]]:
-    """Return the number of rows of each level of each grouping factor.
-
-    Parameters
-    ----------
-    design : Design
-        The design.
-
-    Returns
-    -------
-    mapping of str to ndarray (J,)
-        Rows per level.
-    """
-    return {factor.name: design.sizes(factor.name) for factor in design.factors}

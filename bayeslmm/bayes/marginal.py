@@ -274,8 +274,20 @@ def sample_nuts(
     }
     w, statistics, notes = keep_complete(w, statistics, draws)
     x = mode.x + w @ mode.spread.T
-    beta, effects, _ = conditional_draws(density, x, seed=seed, progress=progress, cores=cores, storage=storage)
-    return Draws(x, beta, effects, statistics, tune, "NUTS", notes=notes)
+    beta, effects, values = conditional_draws(
+        density, x, seed=seed, progress=progress, cores=cores, storage=storage, keep=True
+    )
+    everything = {"x": x, "beta": beta, **{f"b_{name}": block for name, block in effects.items()}, **statistics}
+    _, everything, more = keep_complete(values[..., None], everything, x.shape[1])
+    return Draws(
+        everything["x"],
+        everything["beta"],
+        {name: everything[f"b_{name}"] for name in effects},
+        {name: everything[name] for name in statistics},
+        tune,
+        "NUTS",
+        notes=(*notes, *more),
+    )
 
 
 def keep_complete(
@@ -304,12 +316,15 @@ def keep_complete(
     SamplingError
         If no chain has a draw.
     """
-    done = np.isfinite(w).all(axis=2).sum(axis=1) if w.size else np.zeros(len(w), dtype=int)
+    finite = np.isfinite(w).all(axis=2) if w.size else np.zeros(w.shape[:2], dtype=bool)
+    done = np.logical_and.accumulate(finite, axis=1).sum(axis=1)
     if (done == wanted).all():
         return w, statistics, ()
     chains = done > 0
     if not chains.any():
-        raise SamplingError("sampling was interrupted during warm-up: there are no draws to keep.")
+        raise SamplingError(
+            "sampling was interrupted in warm-up, or before any draw was complete: there are no draws to keep."
+        )
     count = int(done[chains].min())
     note = f"interrupted: {count} of {wanted} draws of {int(chains.sum())} chains were kept"
     return w[chains, :count], {name: value[chains, :count] for name, value in statistics.items()}, (note,)
@@ -359,6 +374,7 @@ def conditional_draws(
     progress: bool,
     cores: int,
     storage: DTypeLike = np.float64,
+    keep: bool = False,
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.floating[Any]]], NDArray[np.float64]]:
     """Draw coefficients and group effects given each sampled vector, in parallel and in chunks.
 
@@ -378,6 +394,8 @@ def conditional_draws(
         Threads.
     storage : dtype, default float64
         Of the group effects.
+    keep : bool, default False
+        When interrupted, return what is complete instead of raising; `values` is not a number elsewhere.
 
     Returns
     -------
@@ -393,7 +411,7 @@ def conditional_draws(
     layout, first_rows = density.kernel.layout, density.kernel.analysis.first_row
     q = density.kernel.analysis.n_columns
     beta = np.empty((len(points), len(density.shear)))
-    values = np.empty(len(points))
+    values = np.full(len(points), np.nan)
     shapes = [(len(points), levels, k) for levels, k in zip(layout.n_levels, layout.n_effects, strict=True)]
     blocks = [np.empty(shape, dtype=storage) for shape in shapes]
     step = max(8, min(250, CHUNK_NUMBERS // max(q, 1)))
@@ -427,7 +445,11 @@ def conditional_draws(
     states: list[Any] = []
     with one_blas_thread(cores > 1), ThreadPoolExecutor(max_workers=cores) as pool:
         futures = [pool.submit(work, start, stream, states) for start, stream in zip(starts, streams, strict=True)]
-        wait_for(futures, len(points), progress)
+        try:
+            wait_for(futures, len(points), progress)
+        except KeyboardInterrupt:
+            if not keep:
+                raise
     names = [factor.name for factor in density.design.factors]
     effects = {name: block.reshape(chains, draws, *block.shape[1:]) for name, block in zip(names, blocks, strict=True)}
     return beta.reshape(chains, draws, -1), effects, values.reshape(chains, draws)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeslmm.bayes.labels import data_groups
-from bayeslmm.bayes.latent import build_pymc_model, term_sizes
+from bayeslmm.bayes.latent import build_pymc_model
 from bayeslmm.bayes.marginal import available_cores, keep_complete
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.errors import MissingDependencyError, SamplingError, did_you_mean, listing
@@ -20,10 +20,11 @@ from bayeslmm.families import check_response
 if TYPE_CHECKING:
     import pymc as pm
     import xarray as xr
+    from numpy.typing import NDArray
 
     from bayeslmm.bayes.priors import Priors
     from bayeslmm.families import Family
-    from bayeslmm.formula.design import Design
+    from bayeslmm.formula.design import Design, GroupTerm
 
 TUNE = 1000
 SAMPLERS = {"nutpie": ("nutpie",), "pymc": ("pymc",), "numpyro": ("numpyro", "jax"), "blackjax": ("blackjax", "jax")}
@@ -42,7 +43,6 @@ STATISTICS = {
     "reached_max_treedepth": "reached_max_treedepth",
 }
 INFORMATIVE = 9.0
-TYPICAL_RATIO = 0.5
 
 
 def sample_latent(
@@ -84,7 +84,7 @@ def sample_latent(
     sampler : {"nutpie", "pymc", "numpyro", "blackjax"}, default "nutpie"
         What runs.
     centred : sequence of str, optional
-        Grouping factors with centred effects; chosen from the data when absent.
+        Grouping factors, or terms such as "(1 | g)", with centred effects; chosen from the data when absent.
     reason : str
         Why this engine.
 
@@ -102,7 +102,7 @@ def sample_latent(
     if design.y is not None:
         check_response(family, np.asarray(design.y, dtype=np.float64), design.trials, repr(design.response_name))
     began = time.perf_counter()
-    centred = choose_centred(design, family) if centred is None else tuple(centred)
+    centred = choose_centred(design, family) if centred is None else checked_centred(design, centred)
     model = build_pymc_model(design, family, priors, centred=centred)
     tune = TUNE if tune is None else tune
     settings = {"draws": draws, "tune": tune, "chains": chains, "cores": min(chains, cores or available_cores())}
@@ -112,19 +112,48 @@ def sample_latent(
     data, notes = relabel(tree, design, priors, draws)
     if centred:
         notes = (*notes, f"centred group effects: {', '.join(centred)}")
-    run = Run(
+    run = run_of(data, sampler, tune, seed, time.perf_counter() - began, reason, notes)
+    return Posterior(design, family, priors, data, run, None)
+
+
+def run_of(
+    data: xr.DataTree, sampler: str, tune: int, seed: int, seconds: float, reason: str, notes: tuple[str, ...]
+) -> Run:
+    """Return the record of how the latent engine drew.
+
+    Parameters
+    ----------
+    data : DataTree
+        The draws.
+    sampler : str
+        What ran.
+    tune, seed : int
+        Warm-up steps per chain, and seed.
+    seconds : float
+        Wall time.
+    reason : str
+        Why this engine.
+    notes : tuple of str
+        Remarks.
+
+    Returns
+    -------
+    Run
+        The record.
+    """
+    sizes = data["posterior"].sizes
+    return Run(
         engine="latent",
         method="NUTS",
         sampler=f"{sampler} {version(sampler)}",
-        draws=int(data["posterior"].sizes["draw"]),
-        chains=int(data["posterior"].sizes["chain"]),
+        draws=int(sizes["draw"]),
+        chains=int(sizes["chain"]),
         tune=tune,
         seed=seed,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         reason=reason,
         notes=notes,
     )
-    return Posterior(design, family, priors, data, run, None)
 
 
 def check_sampler(sampler: str) -> None:
@@ -154,36 +183,100 @@ def check_sampler(sampler: str) -> None:
 
 
 def choose_centred(design: Design, family: Family) -> tuple[str, ...]:
-    """Return the grouping factors whose effects are better centred: those the data determine well.
+    """Return the random terms whose effects are better centred: those the data determine well.
 
-    Standardised effects suit groups about which the prior knows more than the data. With a group SD of about half a
-    residual SD, a group's rows outweigh the prior nine to one from 36 rows on for Gaussian rows; a row of a binary
-    response weighs a quarter, a count its mean.
+    Standardised effects suit groups about which the prior knows more than the data. A term is centred where the rows of
+    even its least informed level outweigh the spread between levels nine to one, by moments of the response.
 
     Parameters
     ----------
     design : Design
-        Rows per level.
+        The formula met by data.
     family : Family
-        What a row is worth.
+        Response family.
 
     Returns
     -------
     tuple of str
-        Factors whose smallest groups are informative.
+        Grouping factors all terms of which are to be centred, and terms such as "(1 | g)" of the others.
 
     References
     ----------
     Papaspiliopoulos, Roberts & Sköld (2007), *Statistical Science* 22(1); Betancourt & Girolami (2015).
     """
     y = np.asarray(design.y, dtype=np.float64)
-    worth = {"bernoulli": 0.25, "binomial": 0.25, "beta_binomial": 0.25, "cumulative": 0.25}.get(family.name, 1.0)
-    if family.link == "log":
-        worth = max(float(y.mean()), 0.1) if family.name in ("poisson", "negativebinomial") else 1.0
-    if design.trials is not None:
-        worth *= float(np.mean(design.trials))
-    sizes = term_sizes(design)
-    return tuple(name for name, rows in sizes.items() if rows.min() * worth * TYPICAL_RATIO**2 > INFORMATIVE)
+    if np.all(y > 0) and (family.link == "log" or "lognormal" in family.name):
+        y = np.log(y)
+    y = y if design.offset is None or family.link != "identity" else y - design.offset
+    y = y - design.X @ np.linalg.lstsq(design.X, y, rcond=None)[0] if design.X.shape[1] else y - y.mean()
+    chosen: list[str] = []
+    for factor in design.factors:
+        terms = [design.terms[i] for i in factor.term_indices]
+        found = [str(term.term) for term in terms if signal_to_noise(term, y) > INFORMATIVE]
+        chosen += [factor.name] if len(found) == len(terms) else found
+    return tuple(chosen)
+
+
+def checked_centred(design: Design, centred: Sequence[str]) -> tuple[str, ...]:
+    """Return what the user wants centred, refusing names of nothing.
+
+    Parameters
+    ----------
+    design : Design
+        Its terms.
+    centred : sequence of str
+        Grouping factors or terms.
+
+    Returns
+    -------
+    tuple of str
+        The same.
+
+    Raises
+    ------
+    SamplingError
+        If there is no such factor or term.
+    """
+    known = [*(factor.name for factor in design.factors), *(str(term.term) for term in design.terms)]
+    names = (centred,) if isinstance(centred, str) else tuple(centred)
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise SamplingError(
+                f"centred={name!r} is neither a grouping factor nor a term: {listing(known)}. {hint}".rstrip()
+            )
+    return names
+
+
+def signal_to_noise(term: GroupTerm, residual: NDArray[np.float64]) -> float:
+    """Return how far the variance between levels exceeds the sampling variance of the least informed level.
+
+    Parameters
+    ----------
+    term : GroupTerm
+        A random term.
+    residual : ndarray (n,)
+        Response less its regression on X.
+
+    Returns
+    -------
+    float
+        Smallest over the effects of the term; 0 where a level does not determine its effects at all.
+    """
+    levels, k = len(term.levels), term.Z.shape[1]
+    products, moments = np.zeros((levels, k, k)), np.zeros((levels, k))
+    np.add.at(products, term.codes, term.Z[:, :, None] * term.Z[:, None, :])
+    np.add.at(moments, term.codes, term.Z * residual[:, None])
+    values = np.linalg.eigvalsh(products)
+    freedom = len(residual) - levels * k
+    if levels < 3 or freedom < 1 or np.any(values[:, 0] <= 1e-9 * values[:, -1]):
+        return 0.0
+    inverse = np.linalg.inv(products)
+    effects = np.einsum("jkl,jl->jk", inverse, moments)
+    left = residual - (term.Z * effects[term.codes]).sum(axis=1)
+    noise = np.einsum("jkk->jk", inverse) * float(left @ left) / freedom
+    signal = np.maximum(effects.var(axis=0, ddof=1) - noise.mean(axis=0), 0.0)
+    return float((signal / np.maximum(noise.max(axis=0), 1e-300)).min())
 
 
 def run_nutpie(
@@ -283,7 +376,7 @@ def relabel(tree: xr.DataTree, design: Design, priors: Priors, wanted: int) -> t
     names = ["beta"]
     for factor in design.factors:
         names += [f"sd_{factor.name}", f"corr_{factor.name}", f"b_{factor.name}"]
-    names += ["sigma", "sigma_ratio", "rho", *priors.aux, "R2"]
+    names += ["sigma", "sigma_ratio", "rho", *priors.aux, "R2", *(f"{name}_beta" for name in design.auxiliary)]
     kept = [name for name in dict.fromkeys(names) if name in posterior]
     statistics = tree["sample_stats"].to_dataset()
     found = {ours: np.asarray(statistics[theirs].values) for theirs, ours in STATISTICS.items() if theirs in statistics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from os import PathLike
@@ -15,6 +15,7 @@ import pandas as pd
 
 from bayeslmm.contract import Fit, NewLevels, RandomEffects, level_effects
 from bayeslmm.errors import DataError
+from bayeslmm.formula.design import take_rows
 from bayeslmm.predict import linear_predictor
 from bayeslmm.report.tables import Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.checks import Diagnostics
+    from bayeslmm.bayes.effects import EffectDraws
     from bayeslmm.bayes.inference import Hypothesis
     from bayeslmm.bayes.priors import Priors
     from bayeslmm.families import Family
@@ -393,16 +395,16 @@ class Posterior(Fit):
         seed: int | None = None,
     ) -> NDArray[np.float64]:
         """Return posterior draws of the expected response (S, n). See `linpred_draws`."""
-        eta = self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
-        return self._expected(eta, self._chosen(draws))
+        design, chosen = self._design_for(new_data), self._chosen(draws)
+        return self._expected(design, self._linear(design, chosen, new_levels, include, seed), chosen)
 
-    def _expected(self, eta: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _expected(self, design: Design, eta: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         mu = eta if self.response.link == "identity" else self.response.inverse_link(eta)
         if self.response.row.loglik is not None:
             return mu
         from bayeslmm.bayes.bambi import expected_response
 
-        return expected_response(self, mu, chosen)
+        return expected_response(self, design, mu, chosen)
 
     def predictive_draws(
         self,
@@ -475,7 +477,7 @@ class Posterior(Fit):
         rng = np.random.default_rng(None if seed is None else [seed, 1])
         for part in row_chunks(design, max(1, CHUNK_NUMBERS // len(chosen))):
             eta = self._linear(part, chosen, new_levels, include, seed)
-            expected = self._expected(eta, chosen)
+            expected = self._expected(part, eta, chosen)
             spread = simulate(self, part, eta, chosen, rng) if interval == "prediction" else expected
             if interval is None:
                 parts.append(expected.mean(axis=0)[None])
@@ -581,6 +583,101 @@ class Posterior(Fit):
         from bayeslmm.bayes.checks import leave_one_out
 
         return leave_one_out(self, group)
+
+    def kfold(
+        self,
+        k: int | None = None,
+        *,
+        group: str | None = None,
+        folds: Sequence[int] | None = None,
+        draws: int = 500,
+        chains: int = 4,
+        tune: int | None = None,
+        cores: int | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Return exact k-fold cross-validation: the posterior drawn again without each fold, nothing compiled again.
+
+        Parameters
+        ----------
+        k : int, optional
+            Folds; 10, or the number of levels of `group` where that is less.
+        group : str, optional
+            A grouping factor or column whose levels stay together: whole groups are left out, and predicted as new
+            ones (brms' `folds="grouped"`).
+        folds : sequence of int (n,), optional
+            The fold of each row used, instead of random ones.
+        draws, chains, tune, cores : int
+            As in `sample`, for each fold.
+        seed : int, default 0
+            Of the folds and of the draws.
+
+        Returns
+        -------
+        ELPDData
+            ArviZ's, with the expected log predictive density of each row; `compare_models` takes posteriors,
+            `arviz.compare` takes this.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> post.kfold(group="Batch", draws=200, chains=2).n_folds
+        6
+        """
+        from bayeslmm.bayes.cross_validation import k_fold
+
+        return k_fold(self, k, group=group, folds=folds, draws=draws, chains=chains, tune=tune, cores=cores, seed=seed)
+
+    def psense(self, names: Sequence[str] | None = None, *, threshold: float = 0.05) -> pd.DataFrame:
+        """Return how sensitive the posterior is to power-scaling the prior and the likelihood, through ArviZ.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Parameters as printed; all but the group effects when absent.
+        threshold : float, default 0.05
+            Sensitivity above which the diagnosis says so.
+
+        Returns
+        -------
+        DataFrame
+            Columns `prior`, `likelihood`, `diagnosis`. See `bayeslmm.bayes.sensitivity.power_scaling`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+        >>> m.sample(draws=500, chains=2, seed=1, progress=False).psense(["Days"])["diagnosis"].tolist()
+        ['✓']
+        """
+        from bayeslmm.bayes.sensitivity import power_scaling
+
+        return power_scaling(self, names, threshold)
+
+    def plot_psense(
+        self, names: Sequence[str] | None = None, *, kind: Literal["dist", "quantities"] = "dist", **options: Any
+    ) -> PlotCollection:
+        """Plot the posterior under a prior and a likelihood raised to powers around one, through ArviZ.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Parameters as printed; all but the group effects when absent.
+        kind : {"dist", "quantities"}, default "dist"
+            Densities, or means and standard deviations.
+        **options : Any
+            Passed to the ArviZ plot.
+
+        Returns
+        -------
+        PlotCollection
+            The plot.
+        """
+        from bayeslmm.bayes.sensitivity import plot_power_scaling
+
+        return plot_power_scaling(self, kind, names, **options)
 
     # --- questions -----------------------------------------------------------------------------------------------
 
@@ -740,6 +837,122 @@ class Posterior(Fit):
 
         return group_ranks(self, group, effect, checked_level(level))
 
+    def contrast(
+        self, group: str, contrasts: Any = "pairwise", *, effect: str = "Intercept", level: float = 0.95
+    ) -> EffectDraws:
+        """Return differences and other linear combinations of the effects of a factor's levels, as draws.
+
+        Parameters
+        ----------
+        group : str
+            A grouping factor.
+        contrasts : str, sequence of str or mapping, default "pairwise"
+            ``"A - B"``, several of these, weights by level (``{"A": 1, "B": -0.5, "C": -0.5}``), or such weights by
+            name of the contrast; "pairwise" for all pairs.
+        effect : str, default "Intercept"
+            One of the factor's effects.
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        EffectDraws
+            `frame` and `draws`; prints as a table.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> post.contrast("Batch", ["C - F", "E - F"]).frame["positive"].tolist()
+        [1.0, 1.0]
+        """
+        from bayeslmm.bayes.effects import group_contrasts
+
+        return group_contrasts(self, group, contrasts, effect, checked_level(level))
+
+    def comparisons(
+        self,
+        variables: str | Sequence[str] | Mapping[str, Any] | None = None,
+        *,
+        by: str | Sequence[str] | None = None,
+        scale: Literal["response", "link"] = "response",
+        include: Sequence[str] | None = None,
+        new_data: Any = None,
+        level: float = 0.95,
+    ) -> EffectDraws:
+        """Return how far the expected response moves with each predictor, averaged over the data, as draws.
+
+        These are marginaleffects' `avg_comparisons`: every row is predicted twice, the differences are averaged.
+
+        Parameters
+        ----------
+        variables : str, sequence of str or mapping, optional
+            Predictors; all when absent. A mapping says what change: for a number a step, two values, "sd", "iqr" or
+            "minmax" (default: a step of 1); for a category two levels, "reference", "sequential" or "pairwise"
+            (default: each level less the first).
+        by : str or sequence of str, optional
+            Columns: an average for each of their values.
+        scale : {"response", "link"}, default "response"
+            Expected response, or linear predictor.
+        include : sequence of str, optional
+            Grouping factors whose effects count; all when absent, none when empty.
+        new_data : data frame, optional
+            Rows to average over; the fitted rows when absent.
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        EffectDraws
+            `frame` and `draws`; prints as a table.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> bool(abs(post.comparisons({"Days": 2}).frame["estimate"][0] - 2 * post.fixef["Days"]) < 1e-9)
+        True
+        """
+        from bayeslmm.bayes.effects import comparisons
+
+        return comparisons(
+            self, variables, by=by, scale=scale, include=include, new_data=new_data, level=checked_level(level)
+        )
+
+    def slopes(
+        self,
+        variables: str | Sequence[str] | None = None,
+        *,
+        by: str | Sequence[str] | None = None,
+        scale: Literal["response", "link"] = "response",
+        include: Sequence[str] | None = None,
+        new_data: Any = None,
+        level: float = 0.95,
+    ) -> EffectDraws:
+        """Return marginal effects: derivatives of the expected response by each number, averaged over the data.
+
+        These are marginaleffects' `avg_slopes`, Stata's `margins, dydx()`.
+
+        Parameters
+        ----------
+        variables : str or sequence of str, optional
+            Numbers among the predictors; all of them when absent.
+        by, scale, include, new_data, level
+            As in `comparisons`.
+
+        Returns
+        -------
+        EffectDraws
+            `frame` and `draws`; prints as a table.
+        """
+        from bayeslmm.bayes.effects import slopes
+
+        return slopes(
+            self, variables, by=by, scale=scale, include=include, new_data=new_data, level=checked_level(level)
+        )
+
     # --- output --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | PathLike[str]) -> Path:
@@ -777,15 +990,33 @@ class Posterior(Fit):
 
         return load_posterior(path)
 
-    def to_datatree(self) -> xr.DataTree:
-        """Return `data`: the draws in ArviZ's container.
+    def to_datatree(self, *, log_likelihood: bool = False, log_prior: bool = False) -> xr.DataTree:
+        """Return `data`: the draws in ArviZ's container, with groups of log densities when asked.
+
+        Parameters
+        ----------
+        log_likelihood : bool, default False
+            Add the log likelihood of each row given its groups, for `arviz.loo`.
+        log_prior : bool, default False
+            Add the log density of each prior, correlations up to a constant, for `arviz.psense`.
 
         Returns
         -------
         xarray.DataTree
-            The same object.
+            The same object when nothing is added.
         """
-        return self.data
+        if not (log_likelihood or log_prior):
+            return self.data
+        tree = self.data.copy()
+        if log_likelihood:
+            from bayeslmm.bayes.checks import log_likelihood_tree
+
+            tree["log_likelihood"] = log_likelihood_tree(self)["log_likelihood"].to_dataset()
+        if log_prior:
+            from bayeslmm.bayes.sensitivity import log_prior_dataset
+
+            tree["log_prior"] = log_prior_dataset(self)
+        return tree
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -855,6 +1086,9 @@ def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> It
         if "rho" in posterior:
             yield "rho", posterior["rho"].values
         return
+    for name, part in design.auxiliary.items():
+        for position, coefficient in enumerate(part.coef_names):
+            yield f"{name}_{coefficient}", posterior[f"{name}_beta"].values[..., position]
     for name in dict.fromkeys(["sigma", *priors.aux]):
         if name in posterior:
             values = posterior[name].values
@@ -885,15 +1119,7 @@ def row_chunks(design: Design, step: int) -> Iterator[Design]:
         yield design
         return
     for start in range(0, n, step):
-        part = slice(start, start + step)
-        arrays: dict[str, Any] = {
-            name: None if getattr(design, name) is None else getattr(design, name)[part]
-            for name in ("y", "X", "weights", "offset", "rows", "trials")
-        }
-        terms = tuple(replace(term, Z=term.Z[part], codes=term.codes[part]) for term in design.terms)
-        if design.residuals is not None:
-            arrays["residuals"] = design.residuals.take(np.arange(n)[part])
-        yield replace(design, terms=terms, data=design.data.iloc[part], **arrays)
+        yield take_rows(design, slice(start, start + step))
 
 
 # --- summary -------------------------------------------------------------------------------------------------------
@@ -986,6 +1212,7 @@ def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
     lines = (
         *((f" Family: {post.response}",) if not post.response.is_gaussian_identity else ()),
         f"Formula: {design.formula.text}",
+        *(f"         {part.formula.text}" for part in design.auxiliary.values()),
         f"Rows: {len(design.rows):,}" + (f"; groups: {groups}" if groups else ""),
         *((design.residuals.describe(),) if design.residuals is not None else ()),
     )

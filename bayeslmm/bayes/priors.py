@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import DataError, PriorError, did_you_mean, listing
+from bayeslmm.families import auxiliary_link
 from bayeslmm.likelihood.residual import ResidualRows
 from bayeslmm.report.tables import Table
 
@@ -469,14 +470,16 @@ class PriorEntry:
     ----------
     name : str
         The parameter: a coefficient, ``sd_class[IQ]``, ``corr_class``, ``sigma``.
-    kind : {"intercept", "coefficient", "sd", "corr", "sigma", "ratio", "rho", "aux"}
-        What it is.
+    kind : {"intercept", "coefficient", "sd", "corr", "sigma", "ratio", "rho", "aux", "distributional"}
+        What it is; "distributional" is a coefficient of a further parameter.
     prior : Prior
         The prior in effect.
     note : str
         Where it comes from: "given", or the reason of the default.
     term : int
         Position of the random term, for standard deviations and correlations; -1 otherwise.
+    parameter : str
+        The further parameter whose coefficient it is; empty otherwise.
     """
 
     name: str
@@ -484,6 +487,7 @@ class PriorEntry:
     prior: Prior
     note: str
     term: int = -1
+    parameter: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -576,6 +580,15 @@ class Priors:
     def aux(self) -> dict[str, Prior]:
         """Priors of the family's further parameters, by name."""
         return {entry.name: entry.prior for entry in self.entries if entry.kind == "aux"}
+
+    @property
+    def distributional(self) -> dict[str, tuple[Prior, ...]]:
+        """Priors of the coefficients of further parameters that have a formula, by parameter."""
+        found: dict[str, tuple[Prior, ...]] = {}
+        for entry in self.entries:
+            if entry.kind == "distributional":
+                found[entry.parameter] = (*found.get(entry.parameter, ()), entry.prior)
+        return found
 
     @property
     def unknown(self) -> tuple[PriorEntry, ...]:
@@ -687,6 +700,7 @@ def has_intercept(design: Design) -> bool:
 GROUP_DF = 3.0
 SLOPE_WIDTH = 2.5
 LKJ_SHAPE = 2.0
+DISTRIBUTIONAL_WIDTH = 1.5
 
 
 def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
@@ -723,7 +737,20 @@ def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
         )
     for index, term in enumerate(design.condensed.terms):
         yield from _term_entries(index, term, design, scale, words.scale)
-    yield from _scale_entries(family, scale, words.scale)
+    scales = tuple(_scale_entries(family, scale, words.scale))
+    known = [entry.name for entry in scales if entry.name != "threshold"]
+    for name in design.auxiliary:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise PriorError(
+                f"the family {family.name!r} has no parameter {name!r} to give a formula to.\n"
+                f"  Its further parameters: {listing(known) or 'none'}. {hint}".rstrip()
+            )
+    for entry in scales:
+        if entry.name in design.auxiliary:
+            yield from _distributional_entries(design.auxiliary[entry.name], entry, family)
+        else:
+            yield entry
     yield from _residual_entries(design)
 
 
@@ -863,6 +890,21 @@ def is_correlated(term: GroupTerm) -> bool:
         Whether it has correlations.
     """
     return term.term.covariance != "diag" and len(term.effects) > 1
+
+
+def _distributional_entries(part: Design, constant: PriorEntry, family: Family) -> Iterator[PriorEntry]:
+    """Yield priors of the coefficients of a further parameter, on the scale of its link."""
+    name, link = constant.name, auxiliary_link(constant.name)
+    in_units = constant.prior.name == "HalfStudentT" and link == "log"
+    centre = float(np.log(constant.prior.args["sigma"])) if in_units else 0.0
+    for coefficient, column in zip(part.coef_names, part.X.T, strict=True):
+        if coefficient == "Intercept":
+            prior = Prior("Normal", mu=centre, sigma=DISTRIBUTIONAL_WIDTH)
+            note = f"log {constant.note}" if in_units else f"units of the {link}"
+        else:
+            spread, word = column_scale(column, part)
+            prior, note = Prior("Normal", mu=0.0, sigma=1.0 / spread), f"units of the {link} per {word} of the column"
+        yield PriorEntry(f"{name}_{coefficient}", "distributional", prior, note, parameter=name)
 
 
 def _scale_entries(family: Family, scale: float, word: str) -> Iterator[PriorEntry]:

@@ -340,6 +340,15 @@ def choose_engine(
         raise SamplingError(f"engine={engine!r} is not one of {listing(map(repr, ENGINES))}. {hint}".rstrip())
     if engine == "latent":
         return "latent", "asked for"
+    if design.limits is not None:
+        if engine is not None:
+            raise SamplingError(f'engine={engine!r} has no {design.limits.kind} responses; use engine="latent".')
+        return "latent", f"the response is {design.limits.kind}"
+    if design.auxiliary:
+        names = listing(map(repr, design.auxiliary))
+        if engine is not None:
+            raise SamplingError(f'engine={engine!r} has no formula of {names}; use engine="latent".')
+        return "latent", f"there is a formula of {names}"
     if not family.is_gaussian_identity:
         return _choose_approximate(design, family, priors, engine)
     if engine == "laplace":

@@ -1,19 +1,18 @@
-"""Draws from the prior: what a model expects before it sees the data, and whether its posterior is calibrated."""
+"""Draws from the prior: what a model expects before it sees the data."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
 from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, has_intercept
-from bayeslmm.errors import DataWarning, PriorError, SamplingError
+from bayeslmm.errors import DataWarning, PriorError
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.predict import linear_predictor
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class PriorDraws:
         Residual standard deviation.
     y : ndarray (S, n)
         Responses.
+    aux : dict of str to ndarray
+        Further parameters of the family.
     """
 
     beta: NDArray[np.float64]
@@ -65,6 +66,37 @@ class PriorDraws:
     effects: dict[str, NDArray[np.float64]]
     sigma: NDArray[np.float64] | None
     y: NDArray[np.float64]
+    aux: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def tree(self, design: Design, part: slice) -> xr.DataTree:
+        """Return some of the draws as the group `posterior` of a posterior: one chain.
+
+        Parameters
+        ----------
+        design : Design
+            Names.
+        part : slice
+            Which draws.
+
+        Returns
+        -------
+        xarray.DataTree
+            In the dimensions all engines share.
+        """
+        import xarray as xr
+
+        from bayeslmm.datatree import posterior_dataset
+
+        dataset = posterior_dataset(
+            design,
+            beta=self.beta[None, part],
+            sd={name: value[None, part] for name, value in self.sd.items()},
+            corr={name: value[None, part] for name, value in self.corr.items()},
+            effects={name: value[None, part] for name, value in self.effects.items()},
+            sigma=None if self.sigma is None else self.sigma[None, part],
+        )
+        further = {name: (("chain", "draw"), value[None, part]) for name, value in self.aux.items()}
+        return xr.DataTree.from_dict({"posterior": dataset.assign(further)})
 
 
 def random_values(prior: Prior, name: str, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -199,15 +231,17 @@ def prior_draws(design: Design, family: Family, priors: Priors, count: int, seed
         effects[factor.name] = np.einsum("skl,sjl->sjk", root, standard)
     eta = linear_predictor(design, beta, effects)
     sigma = None if priors.sigma is None else random_values(priors.sigma, "sigma", rng, count)
-    return PriorDraws(beta, sd, corr, effects, sigma, _responses(design, family, priors, eta, sigma, rng))
+    aux = {name: random_values(prior, name, rng, count) for name, prior in priors.aux.items() if name != "sigma"}
+    y = _responses(design, family, eta, sigma, aux, rng)
+    return PriorDraws(beta, sd, corr, effects, sigma, y, aux)
 
 
 def _responses(
     design: Design,
     family: Family,
-    priors: Priors,
     eta: NDArray[np.float64],
     sigma: NDArray[np.float64] | None,
+    aux: Mapping[str, NDArray[np.float64]],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     if family.is_gaussian_identity:
@@ -215,7 +249,7 @@ def _responses(
         scale = sigma[:, None] / (1.0 if design.weights is None else np.sqrt(design.weights))
         return eta + scale * rng.standard_normal(eta.shape)
     own = family.parameter
-    phi: Any = random_values(priors.aux[own], own, rng, len(eta))[:, None] if own in priors.aux else 1.0
+    phi: Any = sigma[:, None] if own == "sigma" and sigma is not None else aux[own][:, None] if own in aux else 1.0
     return family.draw(rng, family.inverse_link(eta), phi, 1.0 if design.trials is None else design.trials)
 
 
@@ -241,6 +275,11 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
 
     from bayeslmm.datatree import posterior_dataset
 
+    refuse(
+        model.design.residuals,
+        "prior_predictive()",
+        "Leave residuals= out: the priors of everything else are the same.",
+    )
     if needs_pymc(model):
         return prior_predictive_by_pymc(model, draws, seed)
     found = prior_draws(model.design, model.family, model.priors, draws, seed)
@@ -277,7 +316,8 @@ def needs_pymc(model: Model) -> bool:
     """
     priors = [entry.prior for entry in model.priors if entry.kind != "corr"]
     drawable = (prior.name in (*RANDOM, "Flat", "HalfFlat") and prior.dist is None for prior in priors)
-    return model.family.row.draw is None or not all(drawable)
+    special = bool(model.design.auxiliary) or model.design.limits is not None
+    return model.family.row.draw is None or special or not all(drawable)
 
 
 def prior_predictive_by_pymc(model: Model, draws: int, seed: int | None) -> xr.DataTree:
@@ -366,145 +406,3 @@ def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64])
             DataWarning,
             stacklevel=3,
         )
-
-
-# --- calibration ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class Calibration:
-    """Ranks of true values among posterior draws, uniform when prior, likelihood and sampler fit together.
-
-    Parameters
-    ----------
-    ranks : DataFrame (n_sims, parameters)
-        Rank of the true value, 0 to `n_draws`.
-    n_draws : int
-        Draws the ranks are taken among.
-    pareto_k : ndarray (n_sims,)
-        How far each posterior's approximation could be trusted; not a number where the engine was exact.
-
-    References
-    ----------
-    Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv:1804.06788.
-    """
-
-    ranks: pd.DataFrame
-    n_draws: int
-    pareto_k: NDArray[np.float64]
-
-    def uniformity(self, bins: int = 10) -> pd.DataFrame:
-        """Return a chi-squared test of uniform ranks for each parameter.
-
-        Parameters
-        ----------
-        bins : int, default 10
-            Bins of equal width.
-
-        Returns
-        -------
-        DataFrame
-            Columns `chisq` and `p`.
-        """
-        rows = {}
-        for name in self.ranks:
-            edges = np.linspace(-0.5, self.n_draws + 0.5, bins + 1)
-            counts = np.histogram(self.ranks[name], edges)[0]
-            sizes = np.histogram(np.arange(self.n_draws + 1), edges)[0]
-            test = stats.chisquare(counts, len(self.ranks) * sizes / sizes.sum())
-            rows[name] = (float(test.statistic), float(test.pvalue))
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["chisq", "p"])
-
-    def __repr__(self) -> str:
-        title = f"Simulation-based calibration, {len(self.ranks)} data sets, ranks among {self.n_draws} draws"
-        return f"{title}\n{self.uniformity()}"
-
-
-def sbc(model: Model, n_sims: int = 200, *, draws: int = 100, seed: int = 0, engine: Any = None) -> Calibration:
-    """Check the sampler by simulation: draw truths from the prior, data from the truths, and rank the truths.
-
-    Parameters
-    ----------
-    model : Model
-        The model; its priors are held fixed while the response is replaced.
-    n_sims : int, default 200
-        Data sets.
-    draws : int, default 100
-        Nearly independent draws of each posterior the truth is ranked among.
-    seed : int, default 0
-        Makes all of it reproducible.
-    engine : {"marginal", "laplace", "latent"}, optional
-        As in `sample`.
-
-    Returns
-    -------
-    Calibration
-        Ranks and their tests of uniformity.
-
-    Raises
-    ------
-    SamplingError
-        If there are no simulations.
-
-    Examples
-    --------
-    >>> import bayeslmm as blm
-    >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
-    >>> calibration = sbc(m, n_sims=2, draws=20, seed=1)
-
-    References
-    ----------
-    Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv:1804.06788.
-    """
-    from bayeslmm.bayes.sample import sample
-
-    if n_sims < 1:
-        raise SamplingError(f"n_sims={n_sims!r} must be at least 1.")
-    truth = prior_draws(model.design, model.family, model.priors, n_sims, seed)
-    rows = []
-    pareto_k = np.full(n_sims, np.nan)
-    for i in range(n_sims):
-        design = replace(model.design, y=truth.y[i])
-        kernel = model.kernel.with_response(truth.y[i]) if model.family.is_gaussian_identity else None
-        post = sample(
-            design, model.family, model.priors, kernel=kernel, draws=draws, chains=4, seed=seed + i, engine=engine,
-            progress=False, cores=1,
-        )  # fmt: skip
-        pareto_k[i] = post.run.pareto_k
-        values = true_values(post, truth, i)
-        rows.append(
-            {name: int((d.ravel()[::4] < values[name]).sum()) for name, d in post.parameters.items() if name in values}
-        )
-    return Calibration(pd.DataFrame(rows), draws, pareto_k)
-
-
-def true_values(post: Any, truth: PriorDraws, i: int) -> dict[str, float]:
-    """Return the true value of each parameter of one simulation, by name.
-
-    Parameters
-    ----------
-    post : Posterior
-        Names of the parameters.
-    truth : PriorDraws
-        The truths.
-    i : int
-        The simulation.
-
-    Returns
-    -------
-    dict of str to float
-        Values.
-    """
-    from bayeslmm.bayes.posterior import parameter_draws
-    from bayeslmm.datatree import posterior_dataset
-
-    one = slice(i, i + 1)
-    dataset = posterior_dataset(
-        post.design,
-        beta=truth.beta[None, one],
-        sd={name: value[None, one] for name, value in truth.sd.items()},
-        corr={name: value[None, one] for name, value in truth.corr.items()},
-        effects={name: value[None, one] for name, value in truth.effects.items()},
-        sigma=None if truth.sigma is None else truth.sigma[None, one],
-    )
-    return {name: float(values[0, 0]) for name, values in parameter_draws(post.design, dataset, post.priors)}

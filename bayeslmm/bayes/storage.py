@@ -74,6 +74,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
         "format": FORMAT,
         "version": VERSION,
         "formula": design.formula.text,
+        "auxiliary": {name: part.formula.text.partition("~")[2].strip() for name, part in design.auxiliary.items()},
         "family": {"name": post.response.name, "link": post.response.link},
         "run": asdict(post.run),
         "centred": post.priors.centred,
@@ -83,6 +84,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
                 "kind": e.kind,
                 "term": e.term,
                 "note": e.note,
+                "parameter": e.parameter,
                 "prior": e.prior.name,
                 "args": plain(e.prior.args),
             }
@@ -166,6 +168,7 @@ def read_parts(folder: Path, name: str) -> Posterior:
         The posterior.
     """
     from bayeslmm.families import as_family
+    from bayeslmm.formula.auxiliary import attach_auxiliary
     from bayeslmm.formula.design import build_design
     from bayeslmm.formula.residuals import Residuals
 
@@ -189,6 +192,7 @@ def read_parts(folder: Path, name: str) -> Posterior:
         adjacency=record.get("adjacency"),
         residuals=None if spec is None else Residuals(**spec),
     )
+    design = attach_auxiliary(design, frame, record.get("auxiliary", {}))
     if list(design.coef_names) != record["coef_names"]:
         raise DataError(f"{name!r} was written by a version that codes its columns otherwise; fit the model again.")
     design = replace(
@@ -200,7 +204,8 @@ def read_parts(folder: Path, name: str) -> Posterior:
     )
     run = Run(**{**record["run"], "notes": tuple(record["run"]["notes"])})
     entries = tuple(
-        PriorEntry(e["name"], e["kind"], Prior(e["prior"], **e["args"]), e["note"], e["term"]) for e in record["priors"]
+        PriorEntry(e["name"], e["kind"], Prior(e["prior"], **e["args"]), e["note"], e["term"], e.get("parameter", ""))
+        for e in record["priors"]
     )
     return Posterior(design, family, Priors(entries, record["centred"]), read_tree(folder / "draws.nc"), run, None)
 

@@ -19,7 +19,7 @@ from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
 from bayeslmm.formula.residuals import Residuals, ResidualStructure, check_columns, residual_structure
-from bayeslmm.formula.response import Response, read_response
+from bayeslmm.formula.response import Limits, Response, read_response
 from bayeslmm.formula.source import Elsewhere, is_source
 from bayeslmm.formula.structured import Loading, areas, random_walk
 from bayeslmm.formula.syntax import parse_syntax
@@ -237,6 +237,10 @@ class Design:
         Categories of a categorical or binary response.
     residuals : ResidualStructure or None
         Unequal variances and correlations of the residuals; None also for new data without the columns it needs.
+    auxiliary : mapping of str to Design
+        Columns of further parameters that have a formula, on the same rows.
+    limits : Limits or None
+        Of a censored or truncated response.
 
     Examples
     --------
@@ -264,6 +268,8 @@ class Design:
     response_levels: tuple[str, ...] = ()
     condensation: Condensed | None = None
     residuals: ResidualStructure | None = None
+    auxiliary: Mapping[str, Design] = field(default_factory=dict)
+    limits: Limits | None = None
 
     @property
     def condensed(self) -> Design:
@@ -402,7 +408,10 @@ class Design:
         """
         if na not in ("error", "drop"):
             raise DataError(f"na={na!r} is neither 'error' nor 'drop'.")
-        return _at(self, read_table(new_data), weights, offset, na)
+        table = read_table(new_data)
+        found = _at(self, table, weights, offset, na)
+        parts = {name: _at(part, table, None, None, na) for name, part in self.auxiliary.items()}
+        return replace(found, auxiliary=parts)
 
     @classmethod
     def from_arrays(
@@ -451,6 +460,34 @@ class Design:
         from bayeslmm.formula.matrices import design_from_arrays
 
         return design_from_arrays(y, X, terms, weights=weights, offset=offset, coef_names=coef_names)
+
+
+def take_rows(design: Design, rows: slice | NDArray[np.intp]) -> Design:
+    """Return some rows of a design; all levels of the grouping factors stay.
+
+    Parameters
+    ----------
+    design : Design
+        A design.
+    rows : slice or ndarray of intp
+        Which.
+
+    Returns
+    -------
+    Design
+        Same coding, fewer rows.
+    """
+    arrays: dict[str, Any] = {
+        name: None if getattr(design, name) is None else getattr(design, name)[rows]
+        for name in ("y", "X", "weights", "offset", "rows", "trials")
+    }
+    terms = tuple(replace(term, Z=term.Z[rows], codes=term.codes[rows]) for term in design.terms)
+    parts = {name: take_rows(part, rows) for name, part in design.auxiliary.items()}
+    limits = None if design.limits is None else design.limits.rows(rows)
+    structure = None if design.residuals is None else design.residuals.take(np.arange(len(design.rows))[rows])
+    return replace(
+        design, terms=terms, data=design.data.iloc[rows], auxiliary=parts, limits=limits, residuals=structure, **arrays
+    )
 
 
 def build_design(
@@ -614,6 +651,7 @@ def design_of_frame(
         trials=response.trials,
         response_levels=response.levels,
         residuals=None if residuals is None else residual_structure(residuals, frame, _codes(terms)),
+        limits=response.limits,
     )
     _check(design)
     return design
@@ -803,6 +841,7 @@ def _at(
         residuals=None
         if structure is None
         else residual_structure(structure.spec, frame, _codes(terms), fitted=structure),
+        limits=None if response is None else response.limits,
     )
 
 

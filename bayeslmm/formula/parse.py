@@ -47,6 +47,7 @@ RELATED_LEVELS: dict[str, tuple[Structure | None, ...]] = {
 """Random intercepts whose levels are related, and the terms they stand for; None is an ordinary random intercept."""
 
 RESPONSE_FUNCTIONS = ("cbind", "prop")
+LIMITED = ("censored", "truncated")
 MAX_TERMS = 10_000
 _EXAMPLE = 'Write for example "y ~ x + (1 | group)".'
 _BARS = ("|", "||")
@@ -144,6 +145,8 @@ def _check_response(node: Node, text: str) -> None:
             fail(text, node.span, f"{node.function}() takes two columns", f"Write {meaning}.")
         for _, argument in node.arguments:
             check_expression(argument, text)
+    elif isinstance(node, Call) and node.function in LIMITED:
+        _check_limited(node, text)
     else:
         check_expression(node, text)
         for part in walk(node):
@@ -153,6 +156,22 @@ def _check_response(node: Node, text: str) -> None:
                 fail(text, part.span, f"{part.function}() has several columns and cannot be a response")
     if not any(True for _ in column_names(node)):
         fail(text, node.span, "the response holds no column", _EXAMPLE)
+
+
+def _check_limited(node: Call, text: str) -> None:
+    """Refuse what is not `censored(y, status)` or `truncated(y, lb, ub)`, as bambi spells them."""
+    keys = [key for key, _ in node.arguments]
+    if node.function == "censored" and len(keys) == 3:
+        fail(text, node.span, "interval censoring has no likelihood in PyMC", "Write censored(y, status).")
+    if node.function == "censored" and keys != [None, None]:
+        fail(text, node.span, "censored() takes two columns", "Write censored(y, status), status left, none or right.")
+    named = [key for key in keys[1:] if key is not None]
+    if node.function == "truncated" and (
+        not 2 <= len(keys) <= 3 or keys[0] is not None or not set(named) <= {"lb", "ub"}
+    ):
+        fail(text, node.span, "truncated() takes a column and one or two bounds", "Write truncated(y, lb=0, ub=10).")
+    for _, argument in node.arguments:
+        check_expression(argument, text)
 
 
 def _check_response_alone(response: Node, sides: _RightSide, text: str) -> None:

@@ -21,6 +21,31 @@ COUNTED = ("binomial", "beta_binomial", "zero_inflated_binomial")
 CATEGORICAL = ("cumulative", "sratio", "cratio", "acat", "categorical")
 
 
+STATUSES = {"left": -1, "none": 0, "right": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What is known of each response beside its value: on which side it was cut off, or where none could be seen.
+
+    Parameters
+    ----------
+    kind : {"censored", "truncated"}
+        Censored: at a finite limit the response is known to lie there or beyond. Truncated: responses outside the
+        limits were never recorded.
+    lower, upper : ndarray (n,)
+        Limits; infinite where there is none.
+    """
+
+    kind: str
+    lower: Floats
+    upper: Floats
+
+    def rows(self, index: Any) -> Limits:
+        """Return the limits of some rows."""
+        return Limits(self.kind, self.lower[index], self.upper[index])
+
+
 @dataclass(frozen=True)
 class Response:
     """The response of the rows kept.
@@ -33,11 +58,14 @@ class Response:
         Trials per row of a binomial response.
     levels : tuple of str
         Categories of a categorical response, or the two values of a binary one; empty for numbers.
+    limits : Limits or None
+        Of a censored or truncated response.
     """
 
     y: Floats
     trials: Floats | None = None
     levels: tuple[str, ...] = ()
+    limits: Limits | None = None
 
 
 def read_response(
@@ -88,6 +116,8 @@ def read_response(
     text = side if text is None else text
     if isinstance(node, Call) and node.function in ("cbind", "prop"):
         return _counted(node, values, states, family, text)
+    if isinstance(node, Call) and node.function in ("censored", "truncated"):
+        return _limited(node, values, states, family, text)
     value = evaluate(node, values, states, text)
     name = render(node, quoted=False)
     if family in CATEGORICAL:
@@ -98,6 +128,48 @@ def read_response(
     if family == "binomial":
         return _proportion(numbers, trials, name)
     return Response(numbers)
+
+
+def _limited(node: Call, values: Mapping[str, Value], states: State, family: str | None, text: str) -> Response:
+    if family in (*COUNTED, *CATEGORICAL, "bernoulli"):
+        raise FormulaError(f'{node.function}() is for numbers on a scale, not for family "{family}".')
+    (_, first), *others = node.arguments
+    y = _numbers(evaluate(first, values, states, text), render(first, quoted=False), family)
+    if node.function == "censored":
+        status = _statuses(evaluate(others[0][1], values, states, text), render(others[0][1], quoted=False))
+        return Response(y, limits=Limits("censored", np.where(status < 0, y, -np.inf), np.where(status > 0, y, np.inf)))
+    keys = [key or ("lb", "ub")[position] for position, (key, _) in enumerate(others)]
+    bounds = {
+        key: np.broadcast_to(np.asarray(evaluate(bound, values, states, text), dtype=np.float64), y.shape)
+        for key, (_, bound) in zip(keys, others, strict=True)
+    }
+    limits = Limits(
+        "truncated",
+        np.array(bounds.get("lb", np.full(y.shape, -np.inf))),
+        np.array(bounds.get("ub", np.full(y.shape, np.inf))),
+    )
+    outside = (y < limits.lower) | (y > limits.upper) | (limits.lower >= limits.upper)
+    if np.any(outside):
+        raise DataError(
+            f"the response lies outside its bounds of truncation in {_rows(outside)}.\n"
+            "  Such responses could not have been recorded: correct the bounds, or write censored(y, status)."
+        )
+    return Response(y, limits=limits)
+
+
+def _statuses(value: Any, name: str) -> NDArray[np.int64]:
+    """Return -1, 0 or 1 per row for left, none and right."""
+    category = value if isinstance(value, pd.Categorical) else as_categorical(value)
+    known = {**STATUSES, **{str(code): code for code in STATUSES.values()}}
+    unknown = [str(level) for level in category.categories if str(level) not in known]
+    if unknown:
+        interval = "\n  Interval censoring has no likelihood in PyMC." * ("interval" in unknown)
+        raise DataError(
+            f"the status {name!r} of a censored response holds {listing(map(repr, unknown))}, not one of "
+            f"{listing(map(repr, STATUSES))}.{interval}"
+        )
+    codes = np.array([known[str(level)] for level in category.categories], dtype=np.int64)
+    return codes[category.codes]
 
 
 def _is_number(value: Any) -> bool:

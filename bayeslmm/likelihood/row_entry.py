@@ -14,10 +14,10 @@ import numba
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
-from bayeslmm.likelihood._compiled import c_entry, compiled
+from bayeslmm.likelihood._compiled import c_entry, compiled, longs
 from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, row_terms
-from bayeslmm.likelihood.handle import doubles, longs
 
 SIZE = 16
 EVALUATE, OWN_PARAMETER = range(2)
@@ -38,6 +38,21 @@ def _power_of_two(typing_context, rounded):  # type: ignore[no-untyped-def]
         return builder.bitcast(builder.add(bits, ir.Constant(whole, 1023 << 52)), ir.DoubleType())
 
     return types.float64(types.float64), generate
+
+
+@intrinsic
+def _array(typing_context, address, size):  # type: ignore[no-untyped-def]
+    """Return the array of doubles at an address; nobody counts references to it."""
+    kind = types.Array(types.float64, 1, "C")
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array = context.make_array(kind)(context, builder)
+        data = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
+        width = context.get_constant(types.intp, 8)
+        populate_array(array, data=data, shape=[arguments[1]], strides=[width], itemsize=width, meminfo=None)
+        return array._getvalue()
+
+    return kind(types.int64, types.int64), generate
 
 
 def _fast(function: Any) -> Any:
@@ -150,19 +165,19 @@ def own_parameter(family, link, y, size, extra, weight, eta, aux, leverage, resp
 
 def rows(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for: evaluate rows and return their sum, or the family's own gradient."""
-    handle = longs(address, (SIZE,))
+    handle = longs(address)
     family, link, n = handle[1], handle[2], handle[3]
-    y, size, extra = doubles(handle[4], (n,)), doubles(handle[5], (n,)), doubles(handle[6], (n,))
-    weight, eta = doubles(handle[7], (n,)), doubles(handle[8], (n,))
-    aux = doubles(handle[9], (handle[10],))
+    y, size, extra = _array(handle[4], n), _array(handle[5], n), _array(handle[6], n)
+    weight, eta = _array(handle[7], n), _array(handle[8], n)
+    aux = _array(handle[9], handle[10])
     total = 0.0
     if handle[0] == OWN_PARAMETER:
-        leverage, response = doubles(handle[11], (n,)), doubles(handle[12], (n,))
-        out = doubles(handle[13], (handle[10],))
+        leverage, response = _array(handle[11], n), _array(handle[12], n)
+        out = _array(handle[13], handle[10])
         own_parameter(family, link, y, size, extra, weight, eta, aux, leverage, response, out)
         return total
-    terms = doubles(handle[11], (4 * n,))
-    value, slope = doubles(handle[11], (n,)), terms[n : 2 * n]
+    terms = _array(handle[11], 4 * n)
+    value, slope = _array(handle[11], n), terms[n : 2 * n]
     curve, bend = terms[2 * n : 3 * n], terms[3 * n : 4 * n]
     if family == _BINOMIAL and link == _LOGIT:
         logit_rows(y, weight, eta, value, slope, curve, bend)

@@ -74,7 +74,7 @@ def test_draws_have_the_stated_mean(name):
     post = one_draw(model, count)
     eta, chosen = np.full((count, model.design.n), ETA), np.arange(count)
     drawn = simulate_bambi(post, model.design, eta, chosen, np.random.default_rng(1))
-    stated = expected_response(post, model.family.inverse_link(eta), chosen)[0, 0]
+    stated = expected_response(post, model.design, model.family.inverse_link(eta), chosen)[0, 0]
     error = drawn.std() / np.sqrt(drawn.size)
     assert abs(drawn.mean() - stated) < 4 * error
 
@@ -109,7 +109,7 @@ def test_sampling_finds_the_truth(name):
     groups = np.repeat(np.arange(30), 20)
     model = made(name)
     eta = ETA + rng.normal(0, 0.5, 30)[groups][None]
-    wide = SimpleNamespace(X=np.ones((600, 1)), trials=None, weights=None)
+    wide = SimpleNamespace(X=np.ones((600, 1)), trials=None, weights=None, auxiliary={}, limits=None)
     y = simulate_bambi(one_draw(model), wide, eta, np.array([0]), rng)[0]
     text = "y ~ 0 + (1 | g)" if name == "sratio" else "y ~ 1 + (1 | g)"
     post = blm.model(text, pd.DataFrame({"y": y, "g": groups}), name).sample(500, tune=500, seed=1, progress=False)

@@ -152,3 +152,25 @@ def test_priors_by_name_and_what_other_packages_cannot_express():
     assert "AR(1) within Subject" in repr(m)
     with pytest.raises(FormulaError, match="bambi cannot express"):
         m.to_bambi()
+
+
+@pytest.mark.parametrize("call", [lambda m: m.prior_predictive(draws=5), lambda m: m.sbc(n_sims=2, draws=5)])
+def test_what_would_ignore_the_structure_is_refused(call):
+    orthodont = blm.datasets.load("Orthodont")
+    model = blm.model("distance ~ age + (1 | Subject)", orthodont, residuals=blm.residuals.by("Sex"))
+    with pytest.raises(DataError, match="is not available with residuals="):
+        call(model)
+
+
+def test_formulas_of_further_parameters_are_refused_beside_a_structure():
+    orthodont = blm.datasets.load("Orthodont")
+    with pytest.raises(DataError, match="cannot go with a formula for a further parameter"):
+        blm.model(["distance ~ age + (1 | Subject)", "sigma ~ Sex"], orthodont, residuals=blm.residuals.by("Sex"))
+
+
+def test_the_equation_shows_the_structure():
+    orthodont = blm.datasets.load("Orthodont")
+    unequal = blm.model("distance ~ age + (1 | Subject)", orthodont, residuals=blm.residuals.by("Sex"))
+    assert r"\sigma_{\mathrm{Sex}[i]}^{2}" in str(unequal.equation()).replace(" ", "").replace("{\\sigma", "\\sigma")
+    serial = blm.model("distance ~ age + (1 | Subject)", orthodont, residuals=blm.residuals.ar1("age", group="Subject"))
+    assert r"\rho^{d" in str(serial.equation()).replace(" ", "")

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.calibration import sbc
 from bayeslmm.bayes.priors import Prior
-from bayeslmm.bayes.simulation import RANDOM, Calibration, correlation_roots, prior_draws, prior_predictive, sbc
+from bayeslmm.bayes.simulation import RANDOM, correlation_roots, prior_draws, prior_predictive
 from bayeslmm.errors import DataWarning, PriorError
 
 HALF = Prior("HalfNormal", sigma=1)
@@ -61,31 +62,6 @@ def test_prior_predictive_is_a_datatree_and_warns_when_absurd(sleep):
         prior_predictive(sleep.with_priors(sigma=Prior("HalfNormal", sigma=1e7)), 50, seed=1)
     with pytest.raises(PriorError, match="flat"):
         prior_predictive(sleep.with_priors(Days=Prior("Flat")), 50)
-
-
-def test_uniformity_sees_ranks_that_are_not():
-    import pandas as pd
-
-    rng = np.random.default_rng(0)
-    good, bad = rng.integers(0, 101, 500), rng.binomial(100, 0.5, 500)
-    p = Calibration(pd.DataFrame({"good": good, "bad": bad}), 100, np.full(500, np.nan)).uniformity()["p"]
-    assert p["good"] > 0.01
-    assert p["bad"] < 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("text", "data"),
-    [
-        ("Yield ~ 1 + (1 | Batch)", "Dyestuff"),
-        ("Reaction ~ Days + (Days | Subject)", "sleepstudy"),
-        ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin"),
-    ],
-)
-def test_the_exact_engine_is_calibrated(text, data):
-    result = sbc(blm.model(text, blm.datasets.load(data)), 200, seed=1)
-    # Bonferroni over the parameters of a model.
-    assert result.uniformity()["p"].min() > 0.01 / result.ranks.shape[1], str(result)
 
 
 def trials(groups, rows, size, seed=0):

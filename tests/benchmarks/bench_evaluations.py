@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bench_kernel import PROBLEMS, RESULTS, ROOT, page
+from bench_kernel import PROBLEMS, RESULTS, write_page
 from scipy.linalg import blas, lapack
 
 import bayeslmm as blm
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> None:
     if "--no-write" not in arguments:
         known = {**json.loads(RESULTS.read_text()), "evaluations": rows}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-        (ROOT / "docs" / "benchmarks.md").write_text(page(known))
+        write_page(known)
 
 
 if __name__ == "__main__":
