@@ -154,7 +154,7 @@ def test_priors_by_name_and_what_other_packages_cannot_express():
         m.to_bambi()
 
 
-@pytest.mark.parametrize("call", [lambda m: m.prior_predictive(draws=5), lambda m: m.sbc(n_sims=2, draws=5)])
+@pytest.mark.parametrize("call", [lambda m: m.prior_predictive(draws=5), lambda m: blm.sbc(m, n_sims=2, draws=5)])
 def test_what_would_ignore_the_structure_is_refused(call):
     orthodont = blm.datasets.load("Orthodont")
     model = blm.model("distance ~ age + (1 | Subject)", orthodont, residuals=blm.residuals.by("Sex"))
