@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bayeslmm.bayes.priors import Prior, pc_prior
     from bayeslmm.contract import Fit, RandomEffects
     from bayeslmm.families import Family
+    from bayeslmm.formula import residuals
     from bayeslmm.formula.design import Design, build_design
     from bayeslmm.formula.parse import parse_formula
     from bayeslmm.frequentist.glmm_fit import GlmmFit
@@ -115,6 +116,7 @@ __all__ = [
     "power_curve",
     "ranova",
     "recode",
+    "residuals",
     "sbc",
     "simulate",
     "survey_estimates",
@@ -126,6 +128,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("datasets", "teach"):
         return import_module(f"bayeslmm.{name}")
+    if name == "residuals":
+        return import_module("bayeslmm.formula.residuals")
     if name in _HOME:
         value = getattr(import_module(f"bayeslmm.{_HOME[name]}"), name)
         globals()[name] = value

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from bayeslmm.bayes.posterior import Posterior
     from bayeslmm.bayes.priors import Priors
+    from bayeslmm.formula.residuals import Residuals
     from bayeslmm.formula.terms import Formula
     from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.optimize import Control
@@ -388,6 +389,7 @@ def model(
     link: str | None = None,
     weights: str | ArrayLike | None = None,
     offset: str | ArrayLike | None = None,
+    residuals: Residuals | None = None,
     priors: Mapping[str, Any] | None = None,
     adjacency: Any = None,
 ) -> Model:
@@ -409,9 +411,14 @@ def model(
         Prior weights: a column name or an array. For Gaussian models the residual variance is sigma² / weight.
     offset : str or array_like (n,), optional
         Known part of the linear predictor; added to any `offset()` in the formula.
+    residuals : Residuals, optional
+        For Gaussian models: ``blm.residuals.by("sex")``, a residual SD for each level;
+        ``blm.residuals.ar1("week", group="id")`` or ``blm.residuals.exchangeable(group="id")``, correlation within
+        groups; the latter two take `by` too.
     priors : mapping of str to Prior, optional
         Keys: "Intercept" (of centred predictors), a coefficient's name, "beta" (all slopes), "sd" (every group SD),
-        "sd_class" (those of one factor), "sd_class[IQ]" (one), "corr" or "corr_class" (LKJ), "sigma".
+        "sd_class" (those of one factor), "sd_class[IQ]" (one), "corr" or "corr_class" (LKJ), "sigma"; with `residuals`
+        "sigma_ratio" (all), "sigma_ratio[level]" and "rho".
     adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
         Which areas are neighbours, for `icar(1 | area)` and `bym2(1 | area)`: a mapping of areas to lists of
         neighbours, pairs, a symmetric table of 0 and 1 labelled by area, or polygons indexed by area.
@@ -445,8 +452,20 @@ def model(
     resolved = as_family(family, link)
     if adjacency is not None and not any(term.structure == "icar" for term in parsed.random):
         raise DataError("adjacency= was given, but the formula has neither icar() nor bym2().")
-    design = build_design(parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency)
+    if residuals is not None and not resolved.is_gaussian_identity:
+        raise DataError(
+            f"residuals= is for Gaussian models with an identity link; this one is {resolved}.\n"
+            "  Other families have no residuals of their own: add a random term for rows or groups instead."
+        )
+    design = build_design(
+        parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency, residuals=residuals
+    )
     design = attach_auxiliary(design, data, others)
+    if residuals is not None and (design.auxiliary or design.limits is not None):
+        raise DataError(
+            "residuals= cannot go with a formula for a further parameter or a censored or truncated response.\n"
+            '  For a residual SD by a factor alone, a formula such as "sigma ~ sex" does what residuals.by() does.'
+        )
     built = Model(design=design, family=resolved, user_priors=dict(priors or {}))
     if priors or others:
         built.priors  # noqa: B018  a wrong name is reported before any computing
@@ -465,7 +484,7 @@ def lmer(formula: str | Formula, data: Any, *, reml: bool = True, **options: Any
     reml : bool, default True
         REML; `False` for ML.
     **options : Any
-        Passed to `model`: weights, offset.
+        Passed to `model`: weights, offset, residuals.
 
     Returns
     -------

@@ -229,7 +229,7 @@ def test_public_names_mean_the_same_in_any_order():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == ["datasets", "teach"]
+    assert json.loads(run.stdout) == ["datasets", "residuals", "teach"]
 
 
 def public_objects() -> list[tuple[str, object]]:

@@ -516,6 +516,8 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
             raise FormulaError(
                 f"bambi cannot express {term.term}: each of its effects has a standard deviation of its own."
             )
+    if design.residuals is not None:
+        raise FormulaError(f"bambi cannot express residuals={design.residuals.spec!r}; use to_pymc().")
     if design.weights is not None:
         raise FormulaError("bambi cannot express prior weights of a mixed model; use to_pymc().")
     text = bambi_formula(design)

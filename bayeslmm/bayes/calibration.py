@@ -12,6 +12,7 @@ from scipy import stats
 from bayeslmm.bayes.refit import Refit, refitter
 from bayeslmm.bayes.simulation import PriorDraws, prior_draws
 from bayeslmm.errors import DataError, SamplingError, did_you_mean, listing
+from bayeslmm.formula.residuals import refuse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -230,6 +231,7 @@ def sbc(
         raise SamplingError(f"draws={draws!r} must be at least 1.")
     if model.design.limits is not None or model.design.auxiliary:
         raise SamplingError("sbc() is for models of one formula whose response is neither censored nor truncated.")
+    refuse(model.design.residuals, "sbc()", "Leave residuals= out: all other priors are the same.")
     truth = prior_draws(model.design, model.family, model.priors, n_sims, seed)
     refit = refitter(model.design, model.family, model.priors, engine)
     work = (delayed(ranks_of)(model.design, truth, i, refit, draws, seed + i) for i in range(n_sims))

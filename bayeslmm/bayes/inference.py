@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bayeslmm.bayes.responses import mean_residual_variance
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -251,8 +252,7 @@ def variance_partition(post: Posterior) -> pd.DataFrame:
         second_moment = factor.Z.T @ factor.Z / post.design.n
         parts[factor.name] = np.einsum("skl,kl->s", covariances[factor.name], second_moment)
     if "sigma" in post.data["posterior"].data_vars:
-        weights = post.design.weights
-        parts["Residual"] = np.square(post.draws("sigma")) * (1.0 if weights is None else float(np.mean(1 / weights)))
+        parts["Residual"] = mean_residual_variance(post)
     return pd.DataFrame(parts)
 
 
@@ -285,9 +285,7 @@ def bayes_r2(post: Posterior) -> NDArray[np.float64]:
     for start in range(0, post.n_draws, step):
         chosen = np.arange(start, min(start + step, post.n_draws))
         explained[chosen] = post._linear(post.design, chosen, "error", None, None).var(axis=1)
-    weights = post.design.weights
-    residual = np.square(post.draws("sigma")) * (1.0 if weights is None else float(np.mean(1 / weights)))
-    return explained / (explained + residual)
+    return explained / (explained + mean_residual_variance(post))
 
 
 def compare_models(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,8 @@ def label_draws(density: LogPosterior, raw: Draws) -> xr.DataTree:
     import xarray as xr
 
     design = density.design
-    sd, corr, sigma = variance_draws(density.coordinates, raw.x)
+    own = np.ascontiguousarray(raw.x[..., : density.coordinates.size])
+    sd, corr, sigma = variance_draws(density.coordinates, own)
     names = [factor.name for factor in design.factors]
     correlated = {term.factor for term in design.terms if is_correlated(term)}
     posterior = posterior_dataset(
@@ -49,12 +50,58 @@ def label_draws(density: LogPosterior, raw: Draws) -> xr.DataTree:
         effects=raw.effects,
         sigma=sigma,
     )
+    if density.residual is not None:
+        further = density.residual.natural(raw.x[..., density.coordinates.size :])
+        posterior = posterior.assign(residual_variables(design, further))
+        posterior = posterior.assign_coords(residual_coords(design))
     chains, draws = raw.x.shape[:2]
     statistics = xr.Dataset(
         {name: (("chain", "draw"), values) for name, values in raw.statistics.items()},
         coords={"chain": np.arange(chains), "draw": np.arange(draws)},
     )
     return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": statistics, **data_groups(design)})
+
+
+def residual_coords(design: Design) -> dict[str, list[str]]:
+    """Return the coordinate of the levels whose residual SD has a ratio to sigma.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+
+    Returns
+    -------
+    dict
+        Empty where there are none.
+    """
+    levels = () if design.residuals is None else design.residuals.levels[1:]
+    return {"residual_level": list(levels)} if levels else {}
+
+
+def residual_variables(design: Design, values: NDArray[np.float64]) -> dict[str, tuple[Any, ...]]:
+    """Return draws of ratios and correlation of residuals under the names all engines share.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    values : ndarray (C, D, k)
+        Ratios, then the correlation.
+
+    Returns
+    -------
+    dict
+        `sigma_ratio[residual_level]` and `rho`, as far as the model has them.
+    """
+    assert design.residuals is not None
+    count = max(0, len(design.residuals.levels) - 1)
+    found: dict[str, tuple[Any, ...]] = {}
+    if count:
+        found["sigma_ratio"] = (("chain", "draw", "residual_level"), values[..., :count])
+    if values.shape[-1] > count:
+        found["rho"] = (("chain", "draw"), values[..., count])
+    return found
 
 
 def data_groups(design: Design) -> dict[str, xr.Dataset]:

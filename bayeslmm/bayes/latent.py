@@ -19,6 +19,7 @@ from bayeslmm.bayes.priors import (
     is_correlated,
     is_homogeneous,
 )
+from bayeslmm.likelihood.residual import ResidualRows
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -151,6 +152,8 @@ def model_coords(design: Design) -> dict[str, Sequence[Any]]:
     for name, part in design.auxiliary.items():
         coords[f"{name}_coef"] = list(part.coef_names)
     coords[obs_dim(design)] = list(design.rows)
+    if design.residuals is not None and design.residuals.levels:
+        coords["residual_level"] = list(design.residuals.levels[1:])
     return coords
 
 
@@ -743,9 +746,67 @@ def add_response(
             assert priors.sigma is not None
             sigma = random_scalar("sigma", priors.sigma)
         scale = sigma if design.weights is None else sigma / np.sqrt(design.weights)
+        if design.residuals is not None:
+            eta, scale = residual_conditionals(design, priors, eta, scale)
         seen = observe(design, np.asarray(design.y), replaceable)
         add_distribution(design, seen, pm.Normal, {"mu": seen.of(eta), "sigma": seen.of(scale)})
         return
     from bayeslmm.bayes.bambi import add_bambi_response
 
     add_bambi_response(design, family, priors, eta, replaceable)
+
+
+def residual_conditionals(
+    design: Design, priors: Priors, eta: TensorVariable, scale: TensorVariable
+) -> tuple[TensorVariable, TensorVariable]:
+    """Add ratios and correlation of the residuals; return mean and SD of each row given those before it in its group.
+
+    Parameters
+    ----------
+    design : Design
+        Response and residual structure.
+    priors : Priors
+        Every prior.
+    eta : TensorVariable (n,)
+        Linear predictor.
+    scale : TensorVariable
+        Residual SD of the reference level.
+
+    Returns
+    -------
+    mean, sd : TensorVariable (n,)
+        Their product of normals over the rows is the joint normal density of the response.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    assert design.residuals is not None
+    rows = ResidualRows.from_design(design)
+    entries = [entry for entry in priors.residual if entry.kind == "ratio"]
+    if entries:
+        names, chosen = [entry.name for entry in entries], [entry.prior for entry in entries]
+        ratios = random_vector("sigma_ratio", names, chosen, "residual_level")
+        scale = scale * pt.concatenate([np.ones(1), ratios])[rows.strata]
+    if rows.kind == "independent":
+        return eta, scale
+    prior = next(entry.prior for entry in priors.residual if entry.kind == "rho")
+    if prior.name == "Uniform":
+        rho = random_scalar("rho", prior)
+    else:
+        inside = getattr(pm, prior.name).dist(**{key: double(value) for key, value in prior.args.items()})
+        rho = pm.Truncated("rho", inside, lower=rows.lowest, upper=1.0)
+    before, count = rows.previous
+    later = before >= 0
+    standard = (np.asarray(design.y) - eta) / scale
+    if rows.kind == "ar1":
+        gap = np.where(later, rows.position - rows.position[before], 1)
+        weight, variance = rho**gap, 1 - rho ** (2 * gap)
+        past = standard[before]
+    else:
+        cumulative = pt.cumsum(standard[rows.order])[np.argsort(rows.order)] - standard
+        first = rows.order[np.arange(rows.n) - count[rows.order]][np.argsort(rows.order)]
+        past = cumulative - cumulative[first]
+        weight = rho / (1 + (count - 1) * rho)
+        variance = (1 - rho) * (1 + count * rho) / (1 + (count - 1) * rho)
+    mean = eta + scale * pt.switch(later, weight * past, 0.0)
+    return mean, scale * pt.sqrt(pt.switch(later, variance, 1.0))

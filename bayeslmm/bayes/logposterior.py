@@ -25,9 +25,11 @@ from numba.experimental import structref
 
 from bayeslmm.bayes.coordinates import Coordinates, coordinates, pull, unpack
 from bayeslmm.bayes.priors import Priors, has_intercept
+from bayeslmm.bayes.residual_part import ResidualPart, ResidualState
 from bayeslmm.likelihood._compiled import address_of, compiled
 from bayeslmm.likelihood.cholesky import factorise, pull_back, reduce_products, solve_other_half
 from bayeslmm.likelihood.lmm import LmmKernel, small_cholesky, small_inverse_root
+from bayeslmm.likelihood.residual import ResidualKernel, ResidualRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -285,6 +287,8 @@ class LogPosterior:
         T: centred coefficients are T beta.
     fields : tuple
         What `new_state` needs beside the structure and a workspace.
+    residual : ResidualPart, optional
+        Parameters of unequal or correlated residuals, which follow the sampled vector of `coordinates`.
 
     Examples
     --------
@@ -301,13 +305,19 @@ class LogPosterior:
     integrated: tuple[int, ...]
     shear: NDArray[np.float64]
     fields: tuple[Any, ...]
+    residual: ResidualPart | None = None
 
     @property
     def size(self) -> int:
         """Number of sampled parameters."""
-        return self.coordinates.size
+        return self.coordinates.size + (0 if self.residual is None else self.residual.size)
 
-    def state(self, centre: NDArray[np.float64] | None = None, spread: NDArray[np.float64] | None = None) -> State:
+    @property
+    def coefficients_at(self) -> slice:
+        """Where the sampled coefficients stand in the sampled vector."""
+        return slice(self.coordinates.size - len(self.coordinates.plan.sampled), self.coordinates.size)
+
+    def state(self, centre: NDArray[np.float64] | None = None, spread: NDArray[np.float64] | None = None) -> Any:
         """Return a state with a workspace of its own, for one thread.
 
         Parameters
@@ -319,17 +329,59 @@ class LogPosterior:
 
         Returns
         -------
-        State
-            For the compiled functions of this module.
+        State or ResidualState
+            For `evaluate`, `evaluate_whitened` and `draw`.
         """
         centre = np.zeros(self.size) if centre is None else np.ascontiguousarray(centre)
         spread = np.eye(self.size) if spread is None else np.ascontiguousarray(spread)
         work = self.kernel.new_workspace()
-        return new_state(self.kernel.analysis.structure, work, *self.fields, centre, spread)
+        if self.residual is None:
+            return new_state(self.kernel.analysis.structure, work, *self.fields, centre, spread)
+        moved = self.residual.arrays()
+        d = self.coordinates.size
+        structure = self.kernel.analysis.structure._replace(block_values=moved.blocks)
+        inner = new_state(structure, work, moved.rhs, moved.gram, *self.fields[2:], np.zeros(d), np.eye(d))
+        return ResidualState(inner, moved, centre, spread)
 
-    def value_and_gradient(
-        self, x: NDArray[np.float64], state: State | None = None
-    ) -> tuple[float, NDArray[np.float64]]:
+    def evaluate(self, state: Any, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
+        """Return the log posterior of the sampled vector x (d,) and fill its gradient (d,)."""
+        if self.residual is None:
+            return float(log_posterior(state, x, gradient))
+        return self.residual.log_posterior(state, x, gradient, log_posterior)
+
+    def evaluate_whitened(self, state: Any, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the log posterior and its gradient in whitened coordinates w (d,)."""
+        if self.residual is None:
+            return whitened_log_posterior(state, w)
+        gradient = np.zeros(self.size)
+        value = self.evaluate(state, state.centre + state.spread @ w, gradient)
+        return value, state.spread.T @ gradient
+
+    def draw(
+        self,
+        state: Any,
+        points: NDArray[np.float64],
+        coefficient_noise: NDArray[np.float64],
+        effect_noise: NDArray[np.float64],
+        gamma: NDArray[np.float64],
+        effects: NDArray[np.float64],
+        values: NDArray[np.float64],
+    ) -> None:
+        """Draw coefficients and group effects given each of the points (S, d); see `draw_effects`."""
+        if self.residual is None:
+            draw_effects(state, points, coefficient_noise, effect_noise, gamma, effects, values)
+            return
+        d = self.coordinates.size
+        for i, point in enumerate(points):
+            one = slice(i, i + 1)
+            self.residual.move(state, point[d:])
+            start = np.ascontiguousarray(point[None, :d])
+            draw_effects(
+                state.inner, start, coefficient_noise[one], effect_noise[one], gamma[one], effects[one], values[one]
+            )
+            values[i] += self.residual.constant(point[d:])
+
+    def value_and_gradient(self, x: NDArray[np.float64], state: Any = None) -> tuple[float, NDArray[np.float64]]:
         """Return the log posterior density of x, normalised up to the evidence, and its gradient.
 
         Parameters
@@ -346,7 +398,7 @@ class LogPosterior:
         """
         gradient = np.empty(self.size)
         x = np.ascontiguousarray(x, dtype=np.float64)
-        return float(log_posterior(self.state() if state is None else state, x, gradient)), gradient
+        return self.evaluate(self.state() if state is None else state, x, gradient), gradient
 
     def coefficients(self, gamma: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return draws of beta from those of the integrated coefficients and the sampled vector.
@@ -367,7 +419,7 @@ class LogPosterior:
         centred = np.empty((len(x), len(self.shear)))
         origin = self.shear @ self.kernel.products.beta0
         centred[:, list(self.integrated)] = gamma + origin[list(self.integrated)]
-        centred[:, sampled] = x[:, self.size - len(sampled) :]
+        centred[:, sampled] = x[:, self.coefficients_at]
         return np.linalg.solve(self.shear, centred.T).T if self.shear.size else centred
 
 
@@ -437,4 +489,7 @@ def log_posterior_of(design: Design, priors: Priors, kernel: LmmKernel) -> LogPo
         float(constant),
         int(kernel.n_rows),
     )
-    return LogPosterior(design, kernel, where, tuple(int(i) for i in integrated), shear, fields)
+    residual = None
+    if design.residuals is not None:
+        residual = ResidualPart(ResidualKernel(kernel, ResidualRows.from_design(design)), priors.residual)
+    return LogPosterior(design, kernel, where, tuple(int(i) for i in integrated), shear, fields, residual)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bayeslmm.bayes.logposterior import LogPosterior, draw_effects, log_posterior, whitened_log_posterior
+from bayeslmm.bayes.logposterior import LogPosterior
 from bayeslmm.bayes.priors import effect_scale, is_homogeneous
 from bayeslmm.errors import SamplingError
 
@@ -127,7 +127,7 @@ def find_mode(density: LogPosterior) -> Mode:
     gradient = np.empty(density.size)
 
     def negative(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        value = log_posterior(state, np.ascontiguousarray(x), gradient)
+        value = density.evaluate(state, np.ascontiguousarray(x), gradient)
         return (-value, -gradient) if np.isfinite(value) else (1e300, np.zeros_like(gradient))
 
     if negative(start)[0] == 1e300:
@@ -136,9 +136,7 @@ def find_mode(density: LogPosterior) -> Mode:
             "  Is there a column of very large numbers, or a prior that excludes all plausible values?"
         )
     bounds = [(value - FARTHEST, value + FARTHEST) for value in start]
-    bounds[density.size - len(density.coordinates.plan.sampled) :] = [(None, None)] * len(
-        density.coordinates.plan.sampled
-    )
+    bounds[density.coefficients_at] = [(None, None)] * len(density.coordinates.plan.sampled)
     found = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-6, "ftol": 1e-13})
     began = time.perf_counter()
     spread = axes_at(found.x, negative)
@@ -171,7 +169,8 @@ def starting_point(density: LogPosterior) -> NDArray[np.float64]:
     weight = 1.0 if rows.weights is None else float(np.sqrt(np.mean(rows.weights)))
     origin = density.shear @ density.kernel.products.beta0
     sampled = origin[density.coordinates.plan.sampled]
-    return density.coordinates.start(0.7 * scale * weight, [0.4 * scale / value for value in sds], sampled)
+    point = density.coordinates.start(0.7 * scale * weight, [0.4 * scale / value for value in sds], sampled)
+    return point if density.residual is None else np.append(point, density.residual.start)
 
 
 def axes_at(x: NDArray[np.float64], negative: Any) -> NDArray[np.float64]:
@@ -251,7 +250,7 @@ def sample_nuts(
 
     def make_logp() -> Any:
         state = density.state(mode.x, mode.spread)
-        return lambda w: whitened_log_posterior(state, w)
+        return lambda w: density.evaluate_whitened(state, w)
 
     def make_expand(*_: Any) -> Any:
         return lambda w: {"w": w}
@@ -428,7 +427,7 @@ def conditional_draws(
             state = states.pop()
         except IndexError:
             state = density.state()
-        draw_effects(
+        density.draw(
             state,
             points[part],
             rng.standard_normal((count, r)),

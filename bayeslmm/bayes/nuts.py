@@ -376,7 +376,7 @@ def relabel(tree: xr.DataTree, design: Design, priors: Priors, wanted: int) -> t
     names = ["beta"]
     for factor in design.factors:
         names += [f"sd_{factor.name}", f"corr_{factor.name}", f"b_{factor.name}"]
-    names += ["sigma", *priors.aux, "R2", *(f"{name}_beta" for name in design.auxiliary)]
+    names += ["sigma", "sigma_ratio", "rho", *priors.aux, "R2", *(f"{name}_beta" for name in design.auxiliary)]
     kept = [name for name in dict.fromkeys(names) if name in posterior]
     statistics = tree["sample_stats"].to_dataset()
     found = {ours: np.asarray(statistics[theirs].values) for theirs, ours in STATISTICS.items() if theirs in statistics}

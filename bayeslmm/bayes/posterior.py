@@ -214,7 +214,14 @@ class Posterior(Fit):
                 shown = term.shown_effects
                 entries.append(VarCorrEntry(factor.name, shown, sd[part][: len(shown)], own))
         has_sigma = "sigma" in self.data["posterior"].data_vars
-        return VarCorr(tuple(entries), self.sigma if has_sigma else None)
+        if self.design.residuals is None:
+            return VarCorr(tuple(entries), self.sigma if has_sigma else None)
+        means = {name: float(draws.mean()) for name, draws in self.parameters.items()}
+        levels = self.design.residuals.levels
+        ratios = [self.parameters[f"sigma_ratio[{level}]"] for level in levels[1:]]
+        sds = [self.sigma, *(float((self.parameters["sigma"] * ratio).mean()) for ratio in ratios)]
+        strata = tuple(zip(levels, sds, strict=True)) if levels else ()
+        return VarCorr(tuple(entries), self.sigma, strata, means.get("rho"))
 
     # --- uncertainty ---------------------------------------------------------------------------------------------
 
@@ -1082,6 +1089,13 @@ def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> It
             values = posterior[f"corr_{term.factor}"].values
             for (i, a), (j, b) in combinations(enumerate(term.effects), 2):
                 yield f"corr_{term.factor}[{a},{b}]", values[..., first + i, first + j]
+    if design.residuals is not None:
+        yield "sigma", posterior["sigma"].values
+        for at, level in enumerate(design.residuals.levels[1:]):
+            yield f"sigma_ratio[{level}]", posterior["sigma_ratio"].values[..., at]
+        if "rho" in posterior:
+            yield "rho", posterior["rho"].values
+        return
     for name, part in design.auxiliary.items():
         for position, coefficient in enumerate(part.coef_names):
             yield f"{name}_{coefficient}", posterior[f"{name}_beta"].values[..., position]
@@ -1210,6 +1224,7 @@ def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
         f"Formula: {design.formula.text}",
         *(f"         {part.formula.text}" for part in design.auxiliary.values()),
         f"Rows: {len(design.rows):,}" + (f"; groups: {groups}" if groups else ""),
+        *((design.residuals.describe(),) if design.residuals is not None else ()),
     )
     notes = (
         *post.diagnostics().lines,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm.errors import DataError, PriorError, did_you_mean, listing
 from bayeslmm.families import auxiliary_link
+from bayeslmm.likelihood.residual import ResidualRows
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
@@ -469,7 +470,7 @@ class PriorEntry:
     ----------
     name : str
         The parameter: a coefficient, ``sd_class[IQ]``, ``corr_class``, ``sigma``.
-    kind : {"intercept", "coefficient", "sd", "corr", "sigma", "aux", "distributional"}
+    kind : {"intercept", "coefficient", "sd", "corr", "sigma", "ratio", "rho", "aux", "distributional"}
         What it is; "distributional" is a coefficient of a further parameter.
     prior : Prior
         The prior in effect.
@@ -569,6 +570,11 @@ class Priors:
     def sigma(self) -> Prior | None:
         """Prior of the residual standard deviation; None for families without one."""
         return next((entry.prior for entry in self.entries if entry.kind == "sigma"), None)
+
+    @property
+    def residual(self) -> tuple[PriorEntry, ...]:
+        """Priors of ratios of residual standard deviations, then of the residual correlation."""
+        return tuple(entry for entry in self.entries if entry.kind in ("ratio", "rho"))
 
     @property
     def aux(self) -> dict[str, Prior]:
@@ -745,6 +751,7 @@ def default_entries(design: Design, family: Family) -> Iterator[PriorEntry]:
             yield from _distributional_entries(design.auxiliary[entry.name], entry, family)
         else:
             yield entry
+    yield from _residual_entries(design)
 
 
 @dataclass(frozen=True)
@@ -917,6 +924,17 @@ def _scale_entries(family: Family, scale: float, word: str) -> Iterator[PriorEnt
             yield PriorEntry(name, "aux", as_prior(prior, name), "bambi's default")
 
 
+def _residual_entries(design: Design) -> Iterator[PriorEntry]:
+    if design.residuals is None:
+        return
+    for name in design.residuals.parameter_names:
+        if name != "rho":
+            yield PriorEntry(name, "ratio", Prior("LogNormal", mu=0.0, sigma=1.0), "between 1/7 and 7 times sigma")
+        else:
+            lowest = round(ResidualRows.from_design(design).lowest, 12)
+            yield PriorEntry(name, "rho", Prior("Uniform", lower=lowest, upper=1.0), "all values it can have")
+
+
 WITH_SIGMA = ("gaussian", "t", "exgaussian", "lognormal", "hurdle_lognormal")
 IN_UNITS_OF_Y = {("laplace", "b"): 1, ("exgaussian", "nu"): 1, ("asymmetriclaplace", "b"): -1}
 """Further parameters in units of the response, and to which power."""
@@ -937,6 +955,7 @@ def _keys(design: Design, entries: Sequence[PriorEntry]) -> dict[str, tuple[int,
         "beta": (0, where("coefficient")),
         "sd": (0, where("sd")),
         "corr": (0, where("corr")),
+        "sigma_ratio": (0, where("ratio")),
     }
     for factor in dict.fromkeys(term.factor for term in design.terms):
         terms = [i for i, term in enumerate(design.terms) if term.factor == factor]
@@ -977,7 +996,7 @@ def _apply(entries: list[PriorEntry], keys: Mapping[str, tuple[int, tuple[int, .
     if prior.name in JOINT:
         _apply_joint(entries, key, prior)
         return
-    support = {"sd": "positive", "corr": "correlation", "sigma": "positive", "aux": None}
+    support = {"sd": "positive", "corr": "correlation", "sigma": "positive", "ratio": "positive", "aux": None}
     for prior_i, i in zip(_split(prior, len(positions), key), positions, strict=True):
         wanted = support.get(entries[i].kind, "real")
         entries[i] = replace(entries[i], prior=checked(prior_i, key, wanted), note="given")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from bayeslmm.bayes.logposterior import LogPosterior, whitened_log_posterior
+from bayeslmm.bayes.logposterior import LogPosterior
 from bayeslmm.bayes.marginal import Draws, Mode, available_cores, conditional_draws
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def fit_proposal(density: LogPosterior, mode: Mode) -> Proposal:
             for step in STEPS:
                 w = np.zeros(density.size)
                 w[axis] = sign * step
-                value, gradient = whitened_log_posterior(state, w)
+                value, gradient = density.evaluate_whitened(state, w)
                 if not np.isfinite(value):
                     break
                 points.append((w[axis], value - mode.value, gradient[axis]))

@@ -12,6 +12,7 @@ import numpy as np
 from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, has_intercept
 from bayeslmm.errors import DataWarning, PriorError
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.predict import linear_predictor
 
 if TYPE_CHECKING:
@@ -274,6 +275,11 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
 
     from bayeslmm.datatree import posterior_dataset
 
+    refuse(
+        model.design.residuals,
+        "prior_predictive()",
+        "Leave residuals= out: the priors of everything else are the same.",
+    )
     if needs_pymc(model):
         return prior_predictive_by_pymc(model, draws, seed)
     found = prior_draws(model.design, model.family, model.priors, draws, seed)

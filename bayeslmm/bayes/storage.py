@@ -94,6 +94,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
         "missing": {str(name): int(count) for name, count in design.missing.items()},
         "coef_names": list(design.coef_names),
         "adjacency": None if design.encoder.adjacency is None else neighbours(design.encoder.adjacency),
+        "residuals": None if design.residuals is None else asdict(design.residuals.spec),
     }
     (folder / "model.json").write_text(json.dumps(record), encoding="utf-8")
     design.data.to_parquet(folder / "data.parquet")
@@ -169,6 +170,7 @@ def read_parts(folder: Path, name: str) -> Posterior:
     from bayeslmm.families import as_family
     from bayeslmm.formula.auxiliary import attach_auxiliary
     from bayeslmm.formula.design import build_design
+    from bayeslmm.formula.residuals import Residuals
 
     record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if record.get("format") != FORMAT:
@@ -181,12 +183,14 @@ def read_parts(folder: Path, name: str) -> Posterior:
     with np.load(folder / "rows.npz", allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in stored.files}
     frame = pd.read_parquet(folder / "data.parquet")
+    spec = record.get("residuals")
     design = build_design(
         record["formula"],
         frame,
         weights=arrays.get("weights"),
         family=family.name,
         adjacency=record.get("adjacency"),
+        residuals=None if spec is None else Residuals(**spec),
     )
     design = attach_auxiliary(design, frame, record.get("auxiliary", {}))
     if list(design.coef_names) != record["coef_names"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from bayeslmm.bayes.responses import residual_scale
 from bayeslmm.contract import tidy_effects
 from bayeslmm.errors import ComparisonError, DataError, listing
 
@@ -147,8 +148,7 @@ def residuals(post: Posterior, kind: Literal["raw", "pearson"] = "raw") -> NDArr
     raw = np.asarray(post.design.y, dtype=np.float64) - post.predict()
     if kind == "raw":
         return raw
-    weights = np.ones(post.design.n) if post.design.weights is None else post.design.weights
-    return raw * np.sqrt(weights) / post.sigma
+    return raw / residual_scale(post, post.design, np.arange(post.n_draws)).mean(axis=0)
 
 
 def augment(post: Posterior) -> pd.DataFrame:

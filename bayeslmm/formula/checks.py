@@ -15,6 +15,7 @@ from bayeslmm.errors import DataError, DataWarning, FormulaError, listing, under
 
 if TYPE_CHECKING:
     from bayeslmm.formula.design import GroupTerm
+    from bayeslmm.formula.residuals import ResidualStructure
 
 Floats = NDArray[np.float64]
 
@@ -330,3 +331,33 @@ def check_variation(y: Floats, offset: Floats | None, name: str) -> None:
     """
     if np.ptp(y if offset is None else y - offset) == 0:
         raise DataError(f"the response {name!r} is {y[0]:g} in every row; there is no variation to explain.")
+
+
+def check_exchangeable(structure: ResidualStructure | None, terms: Sequence[GroupTerm]) -> None:
+    """Refuse exchangeable residuals beside an intercept for the same groups: the two are one parameter.
+
+    Parameters
+    ----------
+    structure : ResidualStructure or None
+        Residual structure of the model.
+    terms : sequence of GroupTerm
+        Random terms met by data.
+
+    Raises
+    ------
+    DataError
+        If an intercept varies over the same groups.
+    """
+    if structure is None or structure.spec.kind != "exchangeable":
+        return
+    for term in terms:
+        if len(term.levels) != structure.n_groups:
+            continue
+        rest = np.linalg.lstsq(term.Z, np.ones(len(term.Z)), rcond=None)[1]
+        constant = rest[0] < 1e-8 * len(term.Z) if len(rest) else np.allclose(term.Z @ np.linalg.pinv(term.Z).sum(1), 1)
+        if constant:
+            raise DataError(
+                f"residuals={structure.spec!r} and ({term.term.columns} | {term.factor}) both give rows of one "
+                f"{term.factor} a common correlation: the data cannot tell them apart.\n"
+                "  Leave out the intercept of that term, or the residual correlation."
+            )

@@ -18,6 +18,7 @@ from bayeslmm.formula.frame import Selection, Table, read_table, select_rows
 from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
+from bayeslmm.formula.residuals import Residuals, ResidualStructure, check_columns, residual_structure
 from bayeslmm.formula.response import Limits, Response, read_response
 from bayeslmm.formula.source import Elsewhere, is_source
 from bayeslmm.formula.structured import Loading, areas, random_walk
@@ -234,6 +235,8 @@ class Design:
         Trials of a binomial response.
     response_levels : tuple of str
         Categories of a categorical or binary response.
+    residuals : ResidualStructure or None
+        Unequal variances and correlations of the residuals; None also for new data without the columns it needs.
     auxiliary : mapping of str to Design
         Columns of further parameters that have a formula, on the same rows.
     limits : Limits or None
@@ -264,6 +267,7 @@ class Design:
     trials: Floats | None = None
     response_levels: tuple[str, ...] = ()
     condensation: Condensed | None = None
+    residuals: ResidualStructure | None = None
     auxiliary: Mapping[str, Design] = field(default_factory=dict)
     limits: Limits | None = None
 
@@ -480,7 +484,10 @@ def take_rows(design: Design, rows: slice | NDArray[np.intp]) -> Design:
     terms = tuple(replace(term, Z=term.Z[rows], codes=term.codes[rows]) for term in design.terms)
     parts = {name: take_rows(part, rows) for name, part in design.auxiliary.items()}
     limits = None if design.limits is None else design.limits.rows(rows)
-    return replace(design, terms=terms, data=design.data.iloc[rows], auxiliary=parts, limits=limits, **arrays)
+    structure = None if design.residuals is None else design.residuals.take(np.arange(len(design.rows))[rows])
+    return replace(
+        design, terms=terms, data=design.data.iloc[rows], auxiliary=parts, limits=limits, residuals=structure, **arrays
+    )
 
 
 def build_design(
@@ -491,6 +498,7 @@ def build_design(
     offset: str | ArrayLike | None = None,
     family: Any = None,
     adjacency: Any = None,
+    residuals: Residuals | None = None,
 ) -> Design:
     """Let a formula meet data.
 
@@ -509,6 +517,8 @@ def build_design(
         Shapes the response; gaussian, or binomial for `cbind()` and `prop()`, when absent.
     adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
         Which areas are neighbours, for `icar()` and `bym2()`; see `bayeslmm.formula.structured.read_adjacency`.
+    residuals : Residuals, optional
+        Unequal variances or correlations of the residuals; see `bayeslmm.formula.residuals`.
 
     Returns
     -------
@@ -539,8 +549,13 @@ def build_design(
         from bayeslmm.formula.pushdown import source_design
 
         _refuse_related_levels(formula)
+        if residuals is not None:
+            raise DataError(
+                "residuals= needs the rows in memory: their order and strata cannot be had from sums over a source.\n"
+                "  Fetch the columns of the formula into a data frame first."
+            )
         return source_design(formula, data, weights=weights, offset=offset, family=family_name)
-    return design_of_frame(formula, data, weights, offset, family_name, adjacency=adjacency)
+    return design_of_frame(formula, data, weights, offset, family_name, adjacency=adjacency, residuals=residuals)
 
 
 def design_of_frame(
@@ -551,6 +566,7 @@ def design_of_frame(
     family_name: str | None,
     known_states: State | None = None,
     adjacency: Any = None,
+    residuals: Residuals | None = None,
 ) -> Design:
     """Let a formula meet rows in memory; see `build_design`.
 
@@ -564,6 +580,8 @@ def design_of_frame(
         What stateful functions learnt from more rows than these.
     adjacency : mapping, pairs, square DataFrame or GeoDataFrame, optional
         As in `build_design`.
+    residuals : Residuals, optional
+        As in `build_design`.
 
     Returns
     -------
@@ -574,9 +592,12 @@ def design_of_frame(
     if table.n_rows == 0:
         raise DataError("the data have no rows.")
     known_columns(formula, table.names)
+    if residuals is not None:
+        check_columns(residuals, table.names)
     fixed = _expand_fixed(formula, table, weights, offset)
     names, response_names = _right_names(fixed, formula), side_names(formula.response)
-    chosen = select_rows(table, (*response_names, *names, *_group_names(formula)), weights, offset)
+    beside = () if residuals is None else residuals.columns
+    chosen = select_rows(table, (*response_names, *names, *_group_names(formula), *beside), weights, offset)
     frame, rows = chosen.frame, chosen.rows
     if not len(rows.kept):
         shown = listing(f"{name} {count}" for name, count in rows.missing.items())
@@ -629,10 +650,15 @@ def design_of_frame(
         encoder=encoder,
         trials=response.trials,
         response_levels=response.levels,
+        residuals=None if residuals is None else residual_structure(residuals, frame, _codes(terms)),
         limits=response.limits,
     )
     _check(design)
     return design
+
+
+def _codes(terms: Sequence[GroupTerm]) -> dict[str, Codes]:
+    return {term.factor: term.codes for term in terms}
 
 
 def _expand_fixed(formula: Formula, table: Table, *arguments: Any) -> str:
@@ -753,6 +779,7 @@ def _check(design: Design) -> None:
     checks.check_distinct_factors(design.terms, design.formula.text)
     if design.trials is None and design.y is not None:
         checks.check_variation(design.y, design.offset, design.response_name)
+    checks.check_exchangeable(design.residuals, design.terms)
     if design.encoder.family in (None, "gaussian") and design.trials is None:
         checks.check_degrees_of_freedom(*design.X.shape)
         for term in design.terms:
@@ -777,7 +804,11 @@ def _at(
             "the model was built with an offset given as numbers, which new data do not have.\n"
             "  Give the offset as a column name, or as offset(x) in the formula; or pass offset= here."
         )
-    needed = dict.fromkeys((*encoder.names, *_group_names(formula)))
+    structure = design.residuals
+    if structure is not None and not set(structure.spec.columns) <= set(table.names):
+        structure = None
+    beside = () if structure is None else structure.spec.columns
+    needed = dict.fromkeys((*encoder.names, *_group_names(formula), *beside))
     absent = [name for name in needed if name not in table.names]
     if absent:
         raise DataError(
@@ -794,11 +825,12 @@ def _at(
     values = encoder.coding.values(chosen.frame, encoder.names)
     response, frame = _new_response(design, table, chosen)
     trials = None if response is None else response.trials
+    terms = _terms_at(design, frame, values, n)
     return replace(
         design,
         y=None if response is None else response.y,
         X=_take_columns(encoder.fixed.apply(values, states, n), encoder.kept),
-        terms=_terms_at(design, frame, values, n),
+        terms=terms,
         weights=None if trials is chosen.weights else chosen.weights,
         offset=_total_offset(formula, values, states, chosen.offset),
         rows=rows.kept,
@@ -806,6 +838,9 @@ def _at(
         missing=rows.missing,
         data=frame,
         trials=trials,
+        residuals=None
+        if structure is None
+        else residual_structure(structure.spec, frame, _codes(terms), fitted=structure),
         limits=None if response is None else response.limits,
     )
 

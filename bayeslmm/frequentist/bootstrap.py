@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import BayesLmmError, ComparisonError, DataError, FitError, did_you_mean, listing
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.estimated import EstimatedFit
-from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
+from bayeslmm.frequentist.lmm_fit import LmmFit, check_level, estimate
 from bayeslmm.frequentist.optimize import Control, optimize
 from bayeslmm.frequentist.variance_parameters import (
     natural_parameters,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 IntervalKind = Literal["percentile", "basic", "studentised"]
 PATIENCE = 1.0
+BEYOND = 1e150
+SCALES = ("sd", "sigma", "own")
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,7 +101,8 @@ class Bootstrap:
             Coverage.
         kind : {"percentile", "basic", "studentised"}, default "percentile"
             Quantiles of the replicates; the same mirrored at the estimate; quantiles of t ratios times the standard
-            error, made on the log scale for standard deviations and on Fisher's z for correlations.
+            error, made for variances and for Fisher's z of correlations. Studentised limits of standard deviations
+            have no upper end where more replicates than the tail holds are zero.
 
         Returns
         -------
@@ -134,13 +138,17 @@ class Bootstrap:
                 "  Use bootstrap(studentise=True), which computes them in each replicate, without a statistic."
             )
         forward, backward = _working_scale(self.kinds)
+        is_sd = self.kinds.isin(SCALES).to_numpy()
+        replicates, estimate = self.replicates.to_numpy(), self.estimate.to_numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = (forward(self.replicates.to_numpy()) - forward(self.estimate.to_numpy())) / self.se.to_numpy()
+            se = np.where(is_sd, 2 * replicates**2, 1.0) * self.se.to_numpy()
+            ratio = (forward(replicates) - forward(estimate)) / se
             ratio[~np.isfinite(ratio)] = np.nan
-            centre = forward(self.estimate.to_numpy())
-            se = self.estimate_se.to_numpy()
+            ratio[is_sd & (replicates == 0)] = -BEYOND  # no standard error at zero, but nothing lies below it
             low, high = np.nanquantile(ratio, [tail, 1 - tail], axis=0)
-            limits = backward(centre - high * se), backward(centre - low * se)
+            own = np.where(is_sd, 2 * estimate**2, 1.0) * self.estimate_se.to_numpy()
+            upper = np.where(low < -BEYOND / 1e6, np.inf, forward(estimate) - low * own)
+            limits = backward(forward(estimate) - high * own), backward(upper)
         return tuple(pd.Series(limit, index=self.estimate.index) for limit in limits)  # type: ignore[return-value]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -163,17 +171,21 @@ class Bootstrap:
 
 
 def _working_scale(kinds: pd.Series) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Return the map to the scale on which t ratios are made, and its inverse."""
-    is_sd = kinds.isin(["sd", "sigma", "own"]).to_numpy()
+    """Return the map to the scale on which t ratios are made, and its inverse: variances, and Fisher's z.
+
+    The t ratio of a logarithm would not do: near zero its standard error grows faster than the logarithm falls, so that
+    the most extreme replicates have the smallest ratios.
+    """
+    is_sd = kinds.isin(SCALES).to_numpy()
     is_corr = (kinds == "corr").to_numpy()
 
     def forward(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        logs = np.log(np.where(is_sd, values, 1.0))
-        return np.where(is_sd, logs, np.where(is_corr, np.arctanh(np.where(is_corr, values, 0.0)), values))
+        fisher = np.where(is_corr, np.arctanh(np.where(is_corr, values, 0.0)), values)
+        return np.where(is_sd, values**2, fisher)
 
     def backward(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        powers = np.exp(np.where(is_sd, values, 0.0))
-        return np.where(is_sd, powers, np.where(is_corr, np.tanh(np.where(is_corr, values, 0.0)), values))
+        roots = np.sqrt(np.where(is_sd, np.maximum(values, 0.0), 0.0))
+        return np.where(is_sd, roots, np.where(is_corr, np.tanh(np.where(is_corr, values, 0.0)), values))
 
     return forward, backward
 
@@ -245,6 +257,9 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
     """
     response = check_new_response(fit.design, y)
     use_reml = fit.reml if reml is None else reml
+    if fit.residual is not None:
+        base = fit.residual.kernel.base.with_response(response)
+        return estimate(replace(fit.design, y=response), base, Control(reml=use_reml), near=fit)
     kernel = fit.kernel.with_response(response)
     optimum = optimize(kernel, Control(reml=use_reml), near=fit.optimum)
     return LmmFit(
@@ -336,6 +351,7 @@ def bootstrap(
         raise ComparisonError(f"n={n}: at least one replicate is needed.")
     compute: _ParameterReplicate | _StatisticReplicate
     if statistic is None:
+        refuse(fit.design.residuals if studentise else None, "studentise=True", "Take percentile intervals.")
         compute = _ParameterReplicate(fit, keep_effects, studentise)
         labels = list(fit.parameter_frame().index)
     else:
@@ -387,6 +403,11 @@ def gaussian_estimates(fit: LmmFit, y: NDArray[np.float64] | None, *, errors: bo
     Outcome
         Values in the order of ``fit.parameter_frame()``.
     """
+    if fit.residual is not None:
+        again = fit if y is None else refit(fit, y)
+        if not again.optimum.converged:
+            return Outcome(None, failure=f"the optimiser {again.optimum.status}")
+        return Outcome(again.natural_estimates(), None, again.singular)
     kernel, solution, optimum = fit.kernel, fit.solution, fit.optimum
     if y is not None:
         kernel = kernel.with_response(y)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.kenward_roger import KenwardRoger, kenward_roger
 from bayeslmm.frequentist.tails import f_above, two_sided_t
 from bayeslmm.frequentist.variance_parameters import STEP
@@ -373,8 +374,13 @@ def denominator(fit: LmmFit, ddf: str = "satterthwaite") -> Denominator:
     """
     match check_ddf(ddf):
         case "satterthwaite":
+            if fit.residual is not None:
+                from bayeslmm.frequentist.residual_fit import residual_satterthwaite
+
+                return residual_satterthwaite(fit.residual, fit.kernel, fit.solution, fit.varpar_cov)
             return satterthwaite(fit.kernel, fit.solution, fit.varpar_cov)
         case "kenward-roger":
+            refuse(fit.design.residuals, "Kenward-Roger", 'Use ddf="satterthwaite", which counts their parameters too.')
             if not fit.reml:
                 raise ComparisonError(
                     "Kenward-Roger is defined for REML estimates; this fit is by ML.\n"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 from bayeslmm.formula.checks import independent_columns
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.bootstrap import simulate_response
 from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.likelihood.deletion import coefficient_changes, row_changes
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from bayeslmm.frequentist.estimated import EstimatedFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
 
-ResidualKind = Literal["raw", "conditional", "pearson", "standardized", "marginal", "marginal-standardized"]
+ResidualKind = Literal[
+    "raw", "conditional", "pearson", "standardized", "marginal", "marginal-standardized", "normalized"
+]
 RESIDUAL_KINDS: tuple[str, ...] = get_args(ResidualKind)
 FULL_LEVERAGE = 1e-8
+NO_ROWS = (
+    "Correlated rows cannot be left out one by one; look at residuals('normalized'), or refit without a group's rows."
+)
 ENVELOPE_POINTS, ENVELOPE_TAIL = 400, 50
 MANY_ROWS = 20_000
 
@@ -41,10 +47,12 @@ def residuals(fit: LmmFit, kind: ResidualKind = "raw") -> NDArray[np.float64]:
     ----------
     fit : LmmFit
         The fit.
-    kind : {"raw", "conditional", "pearson", "standardized", "marginal", "marginal-standardized"}, default "raw"
+    kind : str, default "raw"
+        One of "raw", "conditional", "pearson", "standardized", "marginal", "marginal-standardized", "normalized".
         "raw" and "conditional" are y - X beta - Z b; "pearson" these over the residual standard deviation of the row,
         sigma / sqrt(weight); "standardized" over their own standard deviation, which is sqrt(1 - leverage) times that;
-        "marginal" y - X beta; "marginal-standardized" these over their own standard deviation.
+        "marginal" y - X beta; "marginal-standardized" these over their own standard deviation; "normalized" Pearson
+        residuals, made independent where the model says they are correlated within a group (nlme's word).
 
     Returns
     -------
@@ -77,8 +85,10 @@ def residuals(fit: LmmFit, kind: ResidualKind = "raw") -> NDArray[np.float64]:
     raw = fit.design.y - fit.fitted
     if kind in ("raw", "conditional"):
         return raw
-    pearson = raw * root_weights(fit.design) / fit.sigma
-    return pearson if kind == "pearson" else pearson / np.sqrt(_share_left(fit.leverage))
+    if kind == "normalized" and fit.residual is not None:
+        return fit.residual.kernel.rows.whiten(raw * root_weights(fit.design), fit.residual.psi) / fit.sigma
+    pearson = raw / fit.residual_sd()
+    return pearson if kind in ("pearson", "normalized") else pearson / np.sqrt(_share_left(fit.leverage))
 
 
 def root_weights(design: Design) -> NDArray[np.float64]:
@@ -104,7 +114,7 @@ def marginal_variance(fit: LmmFit) -> NDArray[np.float64]:
         In units of the response, squared.
     """
     design, covariances = fit.design, fit.effect_covariances()
-    variance = fit.sigma**2 / root_weights(design) ** 2
+    variance = fit.residual_sd() ** 2
     for factor in design.factors:
         variance = variance + np.einsum("nk,kl,nl->n", factor.Z, covariances[factor.name], factor.Z)
     return variance - np.einsum("np,pq,nq->n", design.X, fit.vcov.to_numpy(), design.X)
@@ -233,6 +243,7 @@ def influence(fit: LmmFit, by: str | None = None, *, refit: bool = False) -> Inf
     ----------
     Christensen, Pearson & Johnson (1992), *Technometrics* 34(1); Cook (1977), *Technometrics* 19(1).
     """
+    refuse(fit.design.residuals, "influence()", NO_ROWS, correlated_only=True)
     labels, groups = _groups(fit.design, by)
     raw = residuals(fit)
     if refit:
@@ -277,16 +288,17 @@ def _groups(design: Design, by: str | None) -> tuple[Sequence[Any], list[NDArray
 
 
 def _change_by_refit(fit: LmmFit, left_out: NDArray[np.intp]) -> NDArray[np.float64]:
-    from bayeslmm.frequentist.optimize import Control, optimize
+    from bayeslmm.frequentist.lmm_fit import estimate
+    from bayeslmm.frequentist.optimize import Control
 
     kept = np.setdiff1d(np.arange(fit.n_obs), left_out)
     missing = np.full(len(fit.fixef), np.nan)
     if len(kept) <= len(fit.fixef) or len(independent_columns(fit.design.X[kept])) < len(fit.fixef):
         return missing
     try:
-        kernel = LmmKernel.from_design(subset(fit.design, kept))
-        optimum = optimize(kernel, Control(reml=fit.reml))
-        return fit.solution.beta - solve(optimum.theta, kernel, reml=fit.reml).beta
+        design = subset(fit.design, kept)
+        other = estimate(design, LmmKernel.from_design(design), Control(reml=fit.reml))
+        return fit.solution.beta - other.solution.beta
     except BayesLmmError:
         return missing
 
@@ -328,6 +340,7 @@ def subset(design: Design, rows: NDArray[np.intp]) -> Design:
         rows=design.rows[rows],
         data=design.data.iloc[rows].reset_index(drop=True),
         trials=part(design.trials),
+        residuals=None if design.residuals is None else design.residuals.take(rows),
     )
 
 
@@ -473,7 +486,8 @@ def residual_qq(fit: LmmFit, *, n_sim: int = 500, level: float = 0.95, seed: int
     >>> residual_qq(fit).outside
     0
     """
-    scale = root_weights(fit.design) / np.sqrt(_share_left(fit.leverage))
+    refuse(fit.design.residuals, "plot_qq()", NO_ROWS, correlated_only=True)
+    scale = fit.sigma / fit.residual_sd() / np.sqrt(_share_left(fit.leverage))
     keep = np.isfinite(scale)
 
     def values(y: NDArray[np.float64], solution: Any) -> NDArray[np.float64]:
@@ -531,6 +545,7 @@ def effect_qq(
     >>> effect_qq(fit).name
     'standardised Batch effect: Intercept'
     """
+    refuse(fit.design.residuals, "plot_ranef_qq()", "Look at plot_caterpillar().", correlated_only=True)
     factor = fit.design.factors[0].name if factor is None else factor
     frame = fit.ranef[factor]
     if factor in fit.design.encoder.loadings:

@@ -135,6 +135,11 @@ class EstimatedFit(Fit):
         return -0.5 * self.criterion
 
     @property
+    def residual_parameters(self) -> pd.Series:
+        """Ratios of residual standard deviations to `sigma`, and the residual correlation; empty without any."""
+        return pd.Series(dtype=float, name="estimate")
+
+    @property
     def n_obs(self) -> int:
         """Number of rows used."""
         return int(self.design.X.shape[0])

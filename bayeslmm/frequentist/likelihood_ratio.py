@@ -412,6 +412,7 @@ def likelihood_ratio(
     statistic = gain(small.criterion, big.criterion)
     variances, _ = _counts(big.kernel.layout.covariances, small.kernel.layout.covariances)
     fixed = big.design.X.shape[1] - small.design.X.shape[1]
+    fixed += len(big.residual_parameters) - len(small.residual_parameters)
     mixture = _mixture(variances, df) if fixed == 0 else None
     simulated, failures = _simulate_null(small, big, simulate, options)
     return LikelihoodRatioTest(
@@ -479,6 +480,11 @@ def check_nested(small: Design, big: Design) -> None:
         If the columns of X, or the covariances of the smaller model, are not among those of the larger.
     """
     texts = f"{small.formula.text!r} and {big.formula.text!r}"
+    if small.residuals is not None and not small.residuals.within(big.residuals):
+        raise ComparisonError(
+            f"the models are not nested: {texts}.\n  The residuals of the first, {small.residuals.spec!r}, are no "
+            "special case of the second's. Non-nested models can be compared by AIC or BIC."
+        )
     if big.condensation is not None:
         frame = big.spanning().data
         small, big = small.at(frame), big.at(frame)
@@ -606,6 +612,9 @@ def random_term_test(
     if term is None or len(terms) == 1:
         if term is not None:
             find_term(fit.design, term)
+        if fit.design.residuals is not None:
+            name = "against the same residuals without group effects"
+            return likelihood_ratio(fit.without_terms(()), fit, name=name, simulate=simulate, **options)
         return regression_test(fit, simulate=simulate, **options)
     index = find_term(fit.design, term)
     rest = tuple(other for i, other in enumerate(terms) if i != index)
@@ -683,7 +692,7 @@ def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     encoder = replace(built.encoder, fixed=design.encoder.fixed, kept=design.encoder.kept)
     return replace(
         built, y=design.y, X=design.X, coef_names=design.coef_names, weights=design.weights, trials=design.trials,
-        encoder=encoder, response_levels=design.response_levels,
+        encoder=encoder, response_levels=design.response_levels, residuals=design.residuals,
     )  # fmt: skip
 
 
@@ -795,7 +804,7 @@ def ranova(fit: EstimatedFit, *, simulate: int = 0, **options: Any) -> Table:
     for position, term in enumerate(terms):
         for label, replacement in _reductions(fit.design, position):
             rest = tuple(new for i, old in enumerate(terms) for new in (replacement if i == position else (old,)))
-            if rest:
+            if rest or fit.design.residuals is not None:
                 test = likelihood_ratio(fit.without_terms(rest), fit, simulate=simulate, **options)
             else:
                 test = regression_test(fit, simulate=simulate, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,19 +12,23 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.contract import NewLevels, RandomEffects, level_effects, one_sd_per_structure
-from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning
+from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning, listing
 from bayeslmm.families import Family, as_family
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
 from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.optimize import Control, Optimum, optimize
 from bayeslmm.frequentist.progress import fit_progress
+from bayeslmm.frequentist.residual_fit import ResidualFit, optimize_residual, residual_covariance
 from bayeslmm.frequentist.tails import normal_quantile
 from bayeslmm.frequentist.variance_parameters import (
     VarianceParameters,
+    natural_parameters,
     variance_parameter_covariance,
     variance_parameters,
 )
 from bayeslmm.likelihood.lmm import LmmKernel, Solution, solve
+from bayeslmm.likelihood.residual import ResidualKernel, ResidualRows
 from bayeslmm.predict import linear_predictor, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Summary, Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.formula.residuals import ResidualStructure
     from bayeslmm.formula.terms import RandomTerm
     from bayeslmm.frequentist.audit import Audit
     from bayeslmm.frequentist.bootstrap import Outcome
@@ -90,16 +95,55 @@ def fit_lmm(
     settings = replace(control or Control(), reml=reml)
     if progress:
         with fit_progress() as watch:
-            optimum = optimize(kernel, settings, watch)
+            fit = estimate(design, kernel, settings, watch)
     else:
-        optimum = optimize(kernel, settings)
-    if not optimum.converged:
-        warnings.warn(f"the optimiser {optimum.status}.", ConvergenceWarning, stacklevel=3)
-    solution = solve(optimum.theta, kernel, reml=reml)
-    fit = LmmFit(design=design, kernel=kernel, solution=solution, optimum=optimum, reml=reml)
+        fit = estimate(design, kernel, settings)
+    if not fit.optimum.converged:
+        warnings.warn(f"the optimiser {fit.optimum.status}.", ConvergenceWarning, stacklevel=3)
+    if fit.residual is not None and fit.residual.at_limit:
+        warnings.warn(fit.residual.limit_message, ConvergenceWarning, stacklevel=3)
     if fit.singular:
         warnings.warn(fit.singular_message, SingularFitWarning, stacklevel=3)
     return fit
+
+
+def estimate(
+    design: Design,
+    kernel: LmmKernel,
+    settings: Control,
+    watch: Callable[[int, float], None] | None = None,
+    near: LmmFit | None = None,
+) -> LmmFit:
+    """Return the fit of a design, without a word about it.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    kernel : LmmKernel
+        Its kernel, for residuals of one variance.
+    settings : Control
+        Of the optimiser.
+    watch : callable, optional
+        Called while a long fit runs.
+    near : LmmFit, optional
+        A fit of the same design to a similar response, where the search starts.
+
+    Returns
+    -------
+    LmmFit
+        The fit; parameters of the residuals are estimated too where the design has any.
+    """
+    residual = None
+    if design.residuals is None:
+        optimum = optimize(kernel, settings, watch, None if near is None else near.optimum)
+    else:
+        start = None if near is None or near.residual is None else near.residual.psi
+        kernels = ResidualKernel(kernel, ResidualRows.from_design(design))
+        optimum, psi = optimize_residual(kernels, settings, watch, start)
+        residual, kernel = ResidualFit(design.residuals, kernels, psi), kernels.at(psi, with_rows=True)
+    solution = solve(optimum.theta, kernel, reml=settings.reml)
+    return LmmFit(design, kernel, solution, optimum, settings.reml, residual)
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,6 +162,8 @@ class LmmFit(EstimatedFit):
         What the optimiser found, and how.
     reml : bool
         Whether the criterion was REML.
+    residual : ResidualFit, optional
+        Estimated parameters of unequal or correlated residuals; the kernel is then that of these estimates.
 
     Examples
     --------
@@ -132,6 +178,7 @@ class LmmFit(EstimatedFit):
     solution: Solution
     optimum: Optimum
     reml: bool
+    residual: ResidualFit | None = None
     response_family: Family = field(default=GAUSSIAN, init=False, repr=False)
 
     # --- estimates -----------------------------------------------------------------------------------------------
@@ -153,8 +200,72 @@ class LmmFit(EstimatedFit):
 
     @property
     def sigma(self) -> float:
-        """Residual standard deviation (of an observation with weight 1)."""
+        """Residual standard deviation (of an observation with weight 1, in the reference level of `residuals`)."""
         return float(self.solution.sigma)
+
+    @property
+    def residual_parameters(self) -> pd.Series:
+        """Ratios of residual standard deviations to `sigma`, and the residual correlation; empty without any."""
+        if self.residual is None:
+            return pd.Series(dtype=float, name="estimate")
+        return pd.Series(self.residual.natural, index=list(self.residual.structure.parameter_names), name="estimate")
+
+    def natural_estimates(self) -> NDArray[np.float64]:
+        """Return every parameter's estimate in the order of `parameter_frame`, without standard errors."""
+        natural = natural_parameters(self.kernel.layout, np.append(self.theta, self.sigma))
+        return np.concatenate([self.solution.beta, natural, self.residual_parameters])
+
+    def residual_sd(self, design: Design | None = None) -> NDArray[np.float64]:
+        """Return the residual standard deviation of each row: sigma, its level's ratio and its weight.
+
+        Parameters
+        ----------
+        design : Design, optional
+            Rows; the fitted ones when absent.
+
+        Returns
+        -------
+        ndarray (n,)
+            In units of the response.
+
+        Raises
+        ------
+        DataError
+            If new rows lack the column that says which ratio is theirs.
+        """
+        rows = self.design if design is None else design
+        scale = np.full(rows.n, self.sigma) if rows.weights is None else self.sigma / np.sqrt(rows.weights)
+        if self.residual is None:
+            return scale
+        if self.residual.structure.spec.by is None:
+            return scale
+        return scale * self.residual.ratios[known_residuals(self.design, rows).strata]
+
+    def residual_noise(self, rng: np.random.Generator, count: int, design: Design | None = None) -> NDArray[np.float64]:
+        """Return random residuals (count, n), correlated as estimated within a group.
+
+        Parameters
+        ----------
+        rng : numpy Generator
+            Source of randomness.
+        count : int
+            How many sets.
+        design : Design, optional
+            Rows; the fitted ones when absent.
+
+        Returns
+        -------
+        ndarray (count, n)
+            In units of the response.
+        """
+        rows = self.design if design is None else design
+        noise = rng.standard_normal((count, rows.n))
+        if self.residual is None:
+            return self.residual_sd(rows) * noise
+        known_residuals(self.design, rows)
+        lowest = self.residual.kernel.rows.lowest
+        coloured = ResidualRows.from_design(rows, lowest).colour(noise.T, self.residual.psi).T
+        return self.sigma * coloured if rows.weights is None else self.sigma / np.sqrt(rows.weights) * coloured
 
     @property
     def theta(self) -> NDArray[np.float64]:
@@ -192,7 +303,11 @@ class LmmFit(EstimatedFit):
                     corr=corr if covariance.is_correlated else None,
                 )
             )
-        return VarCorr(tuple(entries), self.sigma)
+        if self.residual is None:
+            return VarCorr(tuple(entries), self.sigma)
+        levels = self.residual.structure.levels
+        strata = tuple(zip(levels, self.sigma * self.residual.ratios, strict=True)) if levels else ()
+        return VarCorr(tuple(entries), self.sigma, strata, self.residual.rho)
 
     # --- criterion -----------------------------------------------------------------------------------------------
 
@@ -204,7 +319,7 @@ class LmmFit(EstimatedFit):
     @property
     def n_parameters(self) -> int:
         """Number of parameters: coefficients, variance parameters and sigma."""
-        return len(self.design.coef_names) + len(self.theta) + 1
+        return len(self.design.coef_names) + len(self.theta) + 1 + len(self.residual_parameters)
 
     @property
     def singular(self) -> bool:
@@ -255,7 +370,8 @@ class LmmFit(EstimatedFit):
         ----------
         kind : str, default "raw"
             "raw" or "conditional" (response minus fitted values), "pearson" (over the row's residual SD),
-            "standardized" (over their own SD), "marginal" (without group effects), "marginal-standardized".
+            "standardized" (over their own SD), "marginal" (without group effects), "marginal-standardized",
+            "normalized" ("pearson", made independent where residuals are correlated, as in nlme).
 
         Returns
         -------
@@ -282,13 +398,17 @@ class LmmFit(EstimatedFit):
 
     @cached_property
     def varpar_cov(self) -> NDArray[np.float64]:
-        """Asymptotic covariance of (theta, sigma), NaN for parameters on the boundary."""
+        """Asymptotic covariance of (theta, sigma), then of the residuals' psi; NaN for parameters on the boundary."""
+        if self.residual is not None:
+            return residual_covariance(self.residual, self.solution, reml=self.reml)
         return variance_parameter_covariance(self.kernel, self.solution, reml=self.reml)
 
     @cached_property
     def variance_parameters(self) -> VarianceParameters:
         """Standard deviations, correlations and sigma with delta-method standard errors."""
-        return variance_parameters(self.design, self.kernel.layout, self.theta, self.sigma, self.varpar_cov)
+        size = len(self.theta) + 1
+        covariance = self.varpar_cov[:size, :size]
+        return variance_parameters(self.design, self.kernel.layout, self.theta, self.sigma, covariance)
 
     def parameter_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return every parameter's estimate, standard error and Wald interval.
@@ -324,8 +444,11 @@ class LmmFit(EstimatedFit):
             },
             index=list(self.design.coef_names),
         )
-        frame = pd.concat([fixed, self.variance_parameters.frame(z)]).rename_axis("parameter")
-        return one_sd_per_structure(frame, self.design)
+        parts = [fixed, self.variance_parameters.frame(z)]
+        if self.residual is not None:
+            size = len(self.theta) + 1
+            parts.append(self.residual.frame(z, self.varpar_cov[size:, size:]))
+        return one_sd_per_structure(pd.concat(parts).rename_axis("parameter"), self.design)
 
     def confint(
         self, level: float = 0.95, *, method: Literal["wald", "profile", "boot"] = "wald", **options: Any
@@ -462,6 +585,8 @@ class LmmFit(EstimatedFit):
 
     def criterion_of(self, y: NDArray[np.float64]) -> float:
         """Return the criterion of the same model at its optimum for another response."""
+        if self.residual is not None:
+            return self.refit(y).criterion
         start = None if self.singular else self.theta
         return optimize(self.kernel.with_response(y), Control(reml=self.reml, start=start)).value
 
@@ -479,17 +604,14 @@ class LmmFit(EstimatedFit):
 
     def draw_given(self, eta: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         """Return a response drawn about a linear predictor (n,)."""
-        scale = self.sigma if self.design.weights is None else self.sigma / np.sqrt(self.design.weights)
-        return eta + scale * rng.standard_normal(len(eta))
+        return eta + self.residual_noise(rng, 1)[0]
 
     def without_terms(self, random: tuple[RandomTerm, ...]) -> LmmFit:
         """Return the fit of the model with these random terms in place of its own, by the same criterion."""
         from bayeslmm.frequentist.likelihood_ratio import reduced_design
 
         design = reduced_design(self.design, random)
-        kernel = LmmKernel.from_design(design)
-        optimum = optimize(kernel, Control(reml=self.reml))
-        return LmmFit(design, kernel, solve(optimum.theta, kernel, reml=self.reml), optimum, self.reml)
+        return estimate(design, LmmKernel.from_design(design), Control(reml=self.reml))
 
     def regression_criterion(self) -> float:
         """Return the criterion of (weighted) least squares on the same columns."""
@@ -652,10 +774,8 @@ class LmmFit(EstimatedFit):
     ) -> NDArray[np.float64]:
         """Return draws of new responses: `linpred_draws` plus residual noise."""
         eta = self.linpred_draws(new_data, new_levels=new_levels, include=include, draws=draws, seed=seed)
-        weights = self._design_for(new_data).weights
-        scale = self.sigma if weights is None else self.sigma / np.sqrt(weights)
         rng = np.random.default_rng(None if seed is None else [seed, 1])
-        return eta + scale * rng.standard_normal(eta.shape)
+        return eta + self.residual_noise(rng, len(eta), self._design_for(new_data))
 
     def predict(
         self,
@@ -711,7 +831,7 @@ class LmmFit(EstimatedFit):
 
         variance = prediction_variance(self, design, new_levels=new_levels, include=include)
         if interval == "prediction":
-            variance = variance + self.sigma**2 / (1.0 if design.weights is None else design.weights)
+            variance = variance + self.residual_sd(design) ** 2
         elif interval != "confidence":
             raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
         se = np.sqrt(variance)
@@ -768,6 +888,7 @@ class LmmFit(EstimatedFit):
     @cached_property
     def leverage(self) -> NDArray[np.float64]:
         """Diagonal (n,) of the matrix from response to fitted values; its sum is the effective size of the model."""
+        refuse(self.design.residuals, "leverage", "Correlated rows share it.", correlated_only=True)
         return self.solution.leverage()
 
     def influence(self, by: str | None = None, *, refit: bool = False) -> Influence:
@@ -1032,6 +1153,35 @@ class LmmFit(EstimatedFit):
         return fit_to_datatree(self)
 
 
+def known_residuals(fitted: Design, rows: Design) -> ResidualStructure:
+    """Return the residual structure of rows, refusing new data without the columns that tell it.
+
+    Parameters
+    ----------
+    fitted : Design
+        The fitted rows.
+    rows : Design
+        These rows.
+
+    Returns
+    -------
+    ResidualStructure
+        Of the rows.
+
+    Raises
+    ------
+    DataError
+        With the columns that are missing.
+    """
+    if rows.residuals is None:
+        assert fitted.residuals is not None
+        raise DataError(
+            f"the residuals of new rows depend on {listing(map(repr, fitted.residuals.spec.columns))}, "
+            "which the new data do not have."
+        )
+    return rows.residuals
+
+
 def check_level(level: float) -> float:
     """Return a coverage, refusing what is not between 0 and 1.
 
@@ -1095,7 +1245,12 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
         groups=group_sizes(fit.design),
         coefficients=coefficients,
         coef_corr=correlation,
-        notes=(*tests, *design_notes(fit.design), *((fit.singular_message,) if fit.singular else ())),
+        notes=(
+            *(() if fit.residual is None else (fit.residual.structure.describe(),)),
+            *tests,
+            *design_notes(fit.design),
+            *((fit.singular_message,) if fit.singular else ()),
+        ),
     )
 
 

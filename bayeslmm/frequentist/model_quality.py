@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import DataError
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.degrees_of_freedom import is_nested
 from bayeslmm.frequentist.estimated import EstimatedFit, QualityScale
 from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
@@ -55,7 +56,10 @@ def partition(fit: EstimatedFit, scale: QualityScale = "latent") -> VariancePart
         from bayeslmm.frequentist.glmm_quality import generalised_partition
 
         return generalised_partition(generalised, scale)
-    return variance_partition(fit.design, fit.beta, fit.effect_covariances(), fit.sigma)
+    parts = variance_partition(fit.design, fit.beta, fit.effect_covariances(), fit.sigma)
+    if isinstance(fit, LmmFit) and fit.residual is not None:
+        return replace(parts, residual=float(np.mean(fit.residual_sd() ** 2)))
+    return parts
 
 
 def _generalised(fit: EstimatedFit, scale: str) -> GlmmFit | None:
@@ -169,6 +173,7 @@ def icc(fit: EstimatedFit, level: float = 0.95, scale: QualityScale = "latent") 
     Nakagawa, Johnson & Schielzeth (2017), *J. R. Soc. Interface* 14: 20170213; Johnson (2014), *Methods Ecol. Evol.*
     5(9); Goldstein, Browne & Rasbash (2002), *Understanding Statistics* 1(4).
     """
+    refuse(fit.design.residuals, "icc()", "See variance_partition() and rho itself.", correlated_only=True)
     parts, generalised = partition(fit, scale), _generalised(fit, scale)
     within = float(parts.random.sum() + parts.residual)
     rows = {}
@@ -222,7 +227,7 @@ def _correlation_with_se(
         }
         return sum(variances[name] for name in shared) / (sum(variances.values()) + noise)
 
-    covariance = fit.varpar_cov[:-1, :-1]
+    covariance = fit.varpar_cov[: len(fit.theta), : len(fit.theta)]
     free = ~np.isnan(np.diag(covariance))
     gradient = np.zeros(len(fit.theta))
     for j in np.flatnonzero(free):
@@ -339,6 +344,7 @@ def design_effect(fit: LmmFit) -> Table:
     >>> round(float(design_effect(fit).frame.loc["Batch", "Design effect"]), 3)
     2.674
     """
+    refuse(fit.design.residuals, "design_effect()", "See variance_partition() and rho itself.", correlated_only=True)
     parts, n = partition(fit), fit.n_obs
     total = float(parts.random.sum() + parts.residual)
     covariances = fit.effect_covariances()
@@ -451,6 +457,7 @@ def conditional_aic(fit: LmmFit, method: Literal["greven-kneib", "vaida-blanchar
     """
     if method not in ("greven-kneib", "vaida-blanchard"):
         raise DataError(f'method={method!r} is not one of "greven-kneib", "vaida-blanchard".')
+    refuse(fit.design.residuals, "conditional_aic()", "Compare fits by aic, or posteriors by loo().")
     weights = np.ones(fit.n_obs) if fit.design.weights is None else fit.design.weights
     scale = fit.sigma / np.sqrt(weights)
     loglik = float(stats.norm.logpdf(fit.scaled_residuals).sum() - np.log(scale).sum())

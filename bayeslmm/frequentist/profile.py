@@ -17,6 +17,7 @@ from scipy import optimize as scipy_optimize
 from scipy import stats
 
 from bayeslmm.errors import ComparisonError, FitError
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.bootstrap import check_parameters, refit
 from bayeslmm.frequentist.constrained import Constrained, HeldCorr, HeldSd, Structured, free_chart
 from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
@@ -319,6 +320,7 @@ def profile(fit: LmmFit, parameters: str | Sequence[str] | None = None, level: f
     ----------
     Bates & Watts (1988), *Nonlinear Regression Analysis*, chapter 6.
     """
+    refuse(fit.design.residuals, "the profile likelihood", 'Use confint(), or confint(method="boot").')
     fit = by_ml(fit)
     z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
     frames, estimates = {}, {}
@@ -357,6 +359,7 @@ def profile_intervals(fit: LmmFit, parameters: str | Sequence[str] | None = None
     FitError
         If a lower deviance than the fit's turns up.
     """
+    refuse(fit.design.residuals, "the profile likelihood", 'Use confint(), or confint(method="boot").')
     fit = by_ml(fit)
     z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
     found: dict[int, tuple[float, float]] = {}

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import linalg, stats
 
 from bayeslmm.errors import ComparisonError, DataError, did_you_mean, listing
+from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.degrees_of_freedom import coefficient_table, is_nested
 from bayeslmm.frequentist.hypotheses import HypothesisTest, hypothesis_test
 from bayeslmm.likelihood.cholesky import solve_other_half
@@ -271,6 +272,7 @@ def robust(fit: LmmFit, cluster: str | ArrayLike | None = None, type: str = "CR2
     kind = next((known for known in (*CLUSTER_TYPES, *ROW_TYPES) if known.casefold() == str(type).casefold()), None)
     if kind is None:
         raise ComparisonError(f"type={type!r} is no sandwich.\n  Types: {listing((*CLUSTER_TYPES, *ROW_TYPES))}.")
+    refuse(fit.design.residuals, "robust()", "Fit without residuals= for a sandwich, or keep the structure you fitted.")
     if kind in ROW_TYPES:
         if cluster is not None:
             raise ComparisonError(f"{kind} works on single rows and takes no cluster; CR0, CR1 and CR2 take one.")

@@ -19,12 +19,13 @@ from bayeslmm.frequentist.bootstrap import Outcome, run_replicates
 from bayeslmm.frequentist.diagnostics import root_weights, subset
 from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.glmm_prediction import response_draws
-from bayeslmm.frequentist.lmm_fit import LmmFit
-from bayeslmm.frequentist.optimize import Control, optimize
+from bayeslmm.frequentist.lmm_fit import LmmFit, estimate
+from bayeslmm.frequentist.optimize import Control
 from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.frequentist.variance_parameters import parameter_names
 from bayeslmm.likelihood.covariance import Layout
-from bayeslmm.likelihood.lmm import LmmKernel, solve
+from bayeslmm.likelihood.lmm import LmmKernel
+from bayeslmm.likelihood.residual import ResidualRows
 from bayeslmm.predict import matrix_root
 from bayeslmm.report.tables import Table
 
@@ -64,12 +65,15 @@ class Truth:
     aux : ndarray (a,)
         Logarithm of the family's own parameter (for Gaussian responses sigma, of a row with weight 1), thresholds of
         an ordered response, nothing for other families.
+    psi : ndarray (k,)
+        Unconstrained parameters of unequal or correlated residuals; empty without any.
     """
 
     beta: NDArray[np.float64]
     covariances: Mapping[str, NDArray[np.float64]]
     family: Family
     aux: NDArray[np.float64]
+    psi: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> Truth:
@@ -107,6 +111,8 @@ def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> T
     own = own_parameters(design, family)
     kind = dict.fromkeys(design.coef_names, "fixed") | dict(zip(variance_names, variance_kinds, strict=True))
     kind |= dict.fromkeys(own, "fixed" if family.name == "cumulative" else "own")
+    if design.residuals is not None:
+        kind |= {name: "corr" if name == "rho" else "own" for name in design.residuals.parameter_names}
     values = dict.fromkeys((name for name in kind if kind[name] == "corr"), 0.0)
     if isinstance(source, EstimatedFit):
         values = {str(name): float(value) for name, value in source.parameter_frame()["estimate"].items()}
@@ -127,7 +133,18 @@ def truth(source: HasDesign, parameters: Mapping[str, float] | None = None) -> T
     else:
         with np.errstate(divide="ignore"):
             aux = np.log(aux)
-    return Truth(beta, _covariances(design, layout, values), family, aux)
+    psi = np.zeros(0) if design.residuals is None else _psi(design, values)
+    return Truth(beta, _covariances(design, layout, values), family, aux, psi)
+
+
+def _psi(design: Design, values: Mapping[str, float]) -> NDArray[np.float64]:
+    assert design.residuals is not None
+    rows, names = ResidualRows.from_design(design), design.residuals.parameter_names
+    ratios = [values[name] for name in names if name != "rho"]
+    rho = values.get("rho", 0.0)
+    if not rows.lowest < rho < 1:
+        raise DataError(f"rho = {rho:g} must lie between {rows.lowest:g} and 1.")
+    return rows.unconstrained(ratios, rho)
 
 
 def design_of(source: HasDesign) -> Design:
@@ -263,6 +280,9 @@ def draw(
         if effects is not None:
             drawn[: len(factor.levels)] = effects[factor.name]
         eta = eta + np.einsum("nk,nk->n", factor.Z, drawn[factor.codes])
+    if len(values.psi):
+        noise = ResidualRows.from_design(design).colour(rng.standard_normal(design.n), values.psi)
+        return eta + np.exp(values.aux[0]) / root_weights(design) * noise
     return draw_given(design, values.family, eta, values.aux, rng)
 
 
@@ -617,17 +637,9 @@ class _Study:
 
     def __call__(self, rng: np.random.Generator) -> Outcome:
         y = draw(self.design, self.values, rng)
-        kernel = self.kernel.with_response(y)
-        optimum = optimize(kernel, Control(reml=self.reml))
-        if not optimum.converged:
-            return Outcome(None, failure=f"the optimiser {optimum.status}")
-        fit = LmmFit(
-            design=replace(self.design, y=y),
-            kernel=kernel,
-            solution=solve(optimum.theta, kernel, reml=self.reml),
-            optimum=optimum,
-            reml=self.reml,
-        )
+        fit = estimate(replace(self.design, y=y), self.kernel.with_response(y), Control(reml=self.reml))
+        if not fit.optimum.converged:
+            return Outcome(None, failure=f"the optimiser {fit.optimum.status}")
         return _tested(fit, self.test)
 
 

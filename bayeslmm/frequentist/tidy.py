@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.contract import tidy_effects
-from bayeslmm.frequentist.diagnostics import cooks_distance, residuals, root_weights
+from bayeslmm.frequentist.diagnostics import cooks_distance, residuals
 
 if TYPE_CHECKING:
     from bayeslmm.frequentist.estimated import EstimatedFit
@@ -132,7 +132,8 @@ def _variance_parameters(fit: EstimatedFit, intervals: pd.DataFrame | None) -> p
                     for second in term.effects[i + 1 :]
                 ]
     for name in frame.index[frame["kind"].isin(["sigma", "aux"])]:
-        rows.append(("Residual", "sd__Observation", name) if name == "sigma" else ("Residual", name, name))
+        label = {"sigma": "sd__Observation", "rho": "cor__Observation"}.get(name, name)
+        rows.append(("Residual", label, name))
     names = [name for _, _, name in rows]
     table = pd.DataFrame(
         {
@@ -211,7 +212,8 @@ def augment(fit: LmmFit) -> pd.DataFrame:
         The columns of the formula, then `.fitted` (group effects included), `.resid`, `.hat` (leverage), `.cooksd`
         (of the fitted values, as in lme4), `.fixed` (coefficients only), `.mu`, `.offset`, `.sqrtXwt`, `.sqrtrwt`,
         `.weights`, `.wtres`; `.std.resid` (standardised) has no counterpart in broom.mixed. The index is the position
-        of the row in the caller's frame.
+        of the row in the caller's frame. Where residuals are correlated there is no leverage of single rows, and
+        `.std.resid` is the normalised residual.
 
     Examples
     --------
@@ -220,13 +222,13 @@ def augment(fit: LmmFit) -> pd.DataFrame:
     >>> augment(fit)[[".fitted", ".resid", ".hat"]].head(1).round(3).values.tolist()
     [[253.664, -4.104, 0.229]]
     """
-    design, raw, roots = fit.design, residuals(fit), root_weights(fit.design)
+    design, raw, roots = fit.design, residuals(fit), fit.sigma / fit.residual_sd()
+    correlated = fit.residual is not None and fit.residual.rho is not None
     offset = np.zeros(design.n) if design.offset is None else design.offset
     added = {
         ".fitted": fit.fitted,
         ".resid": raw,
-        ".hat": fit.leverage,
-        ".cooksd": cooks_distance(fit, of="fitted").to_numpy(),
+        **({} if correlated else {".hat": fit.leverage, ".cooksd": cooks_distance(fit, of="fitted").to_numpy()}),
         ".fixed": design.X @ fit.solution.beta + offset,
         ".mu": fit.fitted,
         ".offset": offset,
@@ -234,7 +236,7 @@ def augment(fit: LmmFit) -> pd.DataFrame:
         ".sqrtrwt": roots,
         ".weights": roots**2,
         ".wtres": raw * roots,
-        ".std.resid": residuals(fit, "standardized"),
+        ".std.resid": residuals(fit, "normalized" if correlated else "standardized"),
     }
     frame = pd.concat([design.data.reset_index(drop=True), pd.DataFrame(added)], axis=1)
     return frame.set_index(pd.Index(design.rows, name="row"))

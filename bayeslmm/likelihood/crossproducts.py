@@ -269,13 +269,13 @@ def _from_rows(rows: Rows, n_rows: int) -> CrossProducts:
     inverse = _inverse_upper(R0)
     response = rows.response
     beta0 = _least_squares(rows, response, inverse)
-    gram, diagonal, rhs = _one_pass(rows, response, inverse, beta0)
+    gram, diagonal, rhs = one_pass(rows, response, inverse, beta0)
     return CrossProducts(
         n_rows=n_rows,
         n_levels=rows.n_levels,
         n_effects=tuple(Z.shape[1] for Z in rows.Z),
         diagonal=diagonal,
-        pairs=_all_pairs(rows),
+        pairs=all_pairs(rows),
         rhs=rhs,
         gram=gram,
         R0=R0,
@@ -320,7 +320,7 @@ def _least_squares(rows: Rows, response: NDArray[np.float64], inverse: NDArray[n
     return beta + inverse @ (inverse.T @ (rows.X.T @ (rest * rows.weights if rows.weights.size else rest)))
 
 
-def _one_pass(
+def one_pass(
     rows: Rows, response: NDArray[np.float64], inverse: NDArray[np.float64], beta0: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
     """Return gram, diagonal and rhs, going through the rows in pieces that fit in the cache."""
@@ -384,7 +384,7 @@ def _accumulate_residual(n, k, r, codes, Z, residual, rhs):  # type: ignore[no-u
             rhs[(codes[i] * k + a) * r + r - 1] += Z[i * k + a] * residual[i]
 
 
-def _all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
+def all_pairs(rows: Rows) -> tuple[PairBlocks, ...]:
     """Return the off-diagonal blocks, the factor with more levels supplying their rows."""
     by_size = sorted(range(len(rows.Z)), key=lambda f: -rows.n_levels[f])
     pairs = []

@@ -233,7 +233,7 @@ class LmmKernel:
         analysis = analyse(self.products)
         check_memory(analysis, self.products.n_fixed + 1)
         object.__setattr__(self, "analysis", analysis)
-        object.__setattr__(self, "rhs", self._permuted_rhs(self.products))
+        object.__setattr__(self, "rhs", self.permuted_rhs(self.products))
         object.__setattr__(self, "_local", threading.local())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,16 +253,18 @@ class LmmKernel:
         """Return the kernel of the same design with another response (n,); the symbolic step is shared."""
         return self.with_products(self.products.with_response(y))
 
-    def with_products(self, products: CrossProducts) -> LmmKernel:
-        """Return a kernel that differs only in the response behind its cross-products."""
+    def with_products(self, products: CrossProducts, analysis: Analysis | None = None) -> LmmKernel:
+        """Return a kernel whose cross-products differ in the response, or, with an analysis of its own, in Z'Z too."""
         other = object.__new__(LmmKernel)
-        for name in ("layout", "analysis", "_local"):
-            object.__setattr__(other, name, getattr(self, name))
+        object.__setattr__(other, "layout", self.layout)
+        object.__setattr__(other, "analysis", self.analysis if analysis is None else analysis)
+        object.__setattr__(other, "_local", self._local if analysis is None else threading.local())
         object.__setattr__(other, "products", products)
-        object.__setattr__(other, "rhs", self._permuted_rhs(products))
+        object.__setattr__(other, "rhs", self.permuted_rhs(products))
         return other
 
-    def _permuted_rhs(self, products: CrossProducts) -> NDArray[np.float64]:
+    def permuted_rhs(self, products: CrossProducts) -> NDArray[np.float64]:
+        """Return Z'[X y] (q, p + 1) of cross-products with the same pattern, in the engine's order."""
         out = np.empty((self.analysis.n_columns, products.n_fixed + 1))
         for rows, block in zip(self.analysis.rows, products.rhs, strict=True):
             out[rows] = block

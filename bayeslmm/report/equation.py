@@ -41,6 +41,7 @@ from bayeslmm.report.records import PriorLike
 if TYPE_CHECKING:
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design, GroupTerm
+    from bayeslmm.formula.residuals import ResidualStructure
     from bayeslmm.report.records import PriorsLike
 
 MOST_COEFFICIENTS = 20
@@ -173,13 +174,29 @@ def _response_lines(design: Design, family: Family) -> Iterator[Line]:
     i = symbol("i")
     response = sub(word(design.response_name), i)
     yield Line(response, row(SIM, _response_distribution(design, family), QUAD, *_range("i", len(design.rows))))
+    if design.residuals is not None and design.residuals.spec.kind != "independent":
+        yield _correlation_line(design.residuals)
+
+
+def _correlation_line(structure: ResidualStructure) -> Line:
+    """Return the correlation of two rows of one group given their means."""
+    i, other, rho = symbol("i"), symbol("i'"), symbol("rho")
+    steps_apart = sub(symbol("d"), i, other)
+    strength = rho if structure.spec.kind == "exchangeable" else sup(rho, steps_apart)
+    group = word(str(structure.spec.group))
+    return Line(
+        call(operator("Cor"), sub(symbol("epsilon"), i), sub(symbol("epsilon"), other)),
+        row(EQUALS, strength, QUAD, at(group, "i"), EQUALS, at(group, "i'")),
+    )
 
 
 def _response_distribution(design: Design, family: Family) -> Math:
     i = symbol("i")
     mean = sub(symbol("mu"), i)
     if family.name == "gaussian":
-        variance = squared(symbol("sigma"))
+        structure = design.residuals
+        by = None if structure is None or structure.spec.by is None else at(word(structure.spec.by), "i")
+        variance = squared(symbol("sigma") if by is None else sub(symbol("sigma"), by))
         if design.weights is not None:
             variance = row(variance, Math("/", "<mo>/</mo>"), sub(symbol("w"), i))
         return call(CALLIGRAPHIC_N, mean, variance)

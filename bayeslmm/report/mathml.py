@@ -56,6 +56,7 @@ GREEK = {
     "phi": "φ",
     "psi": "ψ",
     "rho": "ρ",
+    "epsilon": "ε",
     "sigma": "σ",
 }
 SIM = Math(r"\sim", '<mo lspace="0.3em" rspace="0.3em">∼</mo>')

@@ -99,6 +99,8 @@ def _lines(model: Describable) -> Iterable[str]:
     yield f"{model.family}: {design.formula.text}"
     yield row_sentence(design)
     yield f"coefficients: {', '.join(design.coef_names) or 'none'}"
+    if design.residuals is not None:
+        yield design.residuals.describe()
     if design.dropped_columns:
         yield f"left out, because others determine them: {', '.join(design.dropped_columns)}"
 

@@ -62,6 +62,10 @@ class VarCorr:
         One per random term.
     residual : float or None
         Residual standard deviation; None for families without a scale.
+    strata : tuple of (str, float)
+        Levels with a residual standard deviation of their own; empty when all rows share one.
+    rho : float or None
+        Correlation of residuals within a group.
 
     Examples
     --------
@@ -76,6 +80,15 @@ class VarCorr:
 
     entries: tuple[VarCorrEntry, ...]
     residual: float | None = None
+    strata: tuple[tuple[str, float], ...] = ()
+    rho: float | None = None
+
+    @property
+    def residual_rows(self) -> tuple[tuple[str, float], ...]:
+        """Label and standard deviation of each line about the residuals."""
+        if self.strata:
+            return self.strata
+        return () if self.residual is None else (("", float(self.residual)),)
 
     def __getitem__(self, factor: str) -> pd.DataFrame:
         """Return the covariance matrix of all effects of a factor, labelled."""
@@ -117,8 +130,9 @@ class VarCorr:
                 for effect, sd in zip(entry.effects, entry.sd, strict=True)
             )
             rows.extend(_covariance_rows(entry))
-        if self.residual is not None:
-            rows.append(("Residual", None, None, float(self.residual**2), float(self.residual)))
+        rows.extend(("Residual", label or None, None, float(sd**2), float(sd)) for label, sd in self.residual_rows)
+        if self.rho is not None:
+            rows.append(("Residual", "rho", "rho", float("nan"), float(self.rho)))
         return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
     def grid(self, digits: int = 4) -> Grid:
@@ -139,10 +153,10 @@ class VarCorr:
         ]
         sds = [float(sd) for entry in self.entries for sd in entry.sd]
         triangle = [row for entry in self.entries for row in _triangle(entry, max(digits - 2, 2))]
-        if self.residual is not None:
-            names.append(("Residual", ""))
-            sds.append(float(self.residual))
-            triangle.append([])
+        for k, (label, sd) in enumerate(self.residual_rows):
+            names.append(("Residual" if k == 0 else "", label))
+            sds.append(sd)
+            triangle.append([] if self.rho is None or k else [f"{self.rho:.{max(digits - 2, 2)}f}"])
         width = max(map(len, triangle), default=0)
         variances = format_numbers([sd**2 for sd in sds], digits)
         rows = tuple(

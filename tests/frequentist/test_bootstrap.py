@@ -76,8 +76,23 @@ def test_studentised_intervals_by_hand():
     found = boot.confint(0.9, "studentised")
     t = np.quantile((replicates["b"] - 0.1) / 2, [0.05, 0.95])
     np.testing.assert_allclose(found.loc["b"], [0.1 - 3 * t[1], 0.1 - 3 * t[0]])
-    t = np.quantile((np.log(replicates["sigma"]) - np.log(1.5)) / 0.5, [0.05, 0.95])
-    np.testing.assert_allclose(found.loc["sigma"], 1.5 * np.exp([-0.7 * t[1], -0.7 * t[0]]))
+    variance = replicates["sigma"] ** 2  # standard errors on the log scale, t ratios of the variance
+    t = np.quantile((variance - 1.5**2) / (2 * variance * 0.5), [0.05, 0.95])
+    limits = 1.5**2 - 2 * 1.5**2 * 0.7 * t[::-1]
+    np.testing.assert_allclose(found.loc["sigma"], np.sqrt(np.maximum(limits, 0)))
+
+
+def test_replicates_at_zero_count_as_the_lowest():
+    replicates = pd.DataFrame({"sd": np.concatenate([np.zeros(4), np.linspace(0.5, 2, 96)])})
+    se = pd.DataFrame({"sd": np.concatenate([np.full(4, np.nan), np.full(96, 0.3)])})
+    boot = Bootstrap(
+        pd.Series({"sd": 1.0}), replicates, {}, 4, se, pd.Series({"sd": 0.3}), pd.Series({"sd": "sd"})
+    )  # fmt: skip
+    wide, narrow = boot.confint(0.95, "studentised").loc["sd"], boot.confint(0.8, "studentised").loc["sd"]
+    assert wide["upper"] == np.inf
+    assert np.isfinite(wide["lower"])
+    assert np.isfinite(narrow["upper"])
+    assert narrow["upper"] > 1
 
 
 def test_any_statistic():

@@ -165,7 +165,7 @@ def test_poststratified_estimates_reach_the_category_nobody_answered_for(data):
         warnings.simplefilter("ignore", SingularFitWarning)
         fit = blm.model("z ~ x + rw(1 | age) + icar(1 | area)", data, family="bernoulli", adjacency=RING).fit()
     cells = pd.DataFrame([(a, s, 0.0) for a in AGES for s in RING], columns=["age", "area", "x"]).assign(n=10)
-    found = blm.poststratify(fit, blm.PoststratFrame(cells, counts="n"), by="age", seed=1).summary()
+    found = blm.poststratify(fit, blm.PoststratFrame(cells, counts="n"), by="age", seed=1).to_pandas()
     expected = cells.assign(p=np.asarray(fit.predict(cells))).groupby("age")["p"].mean()
     np.testing.assert_allclose(found["estimate"], expected[AGES], atol=1e-12)
     frame = blm.PoststratFrame(cells, counts="n")
