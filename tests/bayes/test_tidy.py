@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.errors import ComparisonError, DataError
 from bayeslmm.families import as_family
 from bayeslmm.report.variance_partition import variance_partition
@@ -75,7 +76,13 @@ def test_a_family_without_a_variance_is_refused_with_the_reason(post):
 @pytest.fixture(scope="module")
 def counts():
     model = blm.model("incidence ~ period + offset(log(size)) + (1 | herd)", blm.datasets.load("cbpp"), "poisson")
-    return model.fit(), model.sample(draws=500, chains=2, seed=1, progress=False, engine="laplace")
+    fit = model.fit()
+    return fit, replace(post_of(model), data=fit.to_datatree())
+
+
+def post_of(model):
+    """A posterior to hold draws made elsewhere: those of the fit, its covariance parameters held, need no sampler."""
+    return Posterior(model.design, model.family, model.priors, None, None, None)
 
 
 def test_shares_and_residuals_of_a_generalised_posterior_are_near_those_of_the_fit(counts):
