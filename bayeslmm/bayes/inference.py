@@ -287,7 +287,7 @@ def latent_residual(post: Posterior) -> NDArray[np.float64]:
     if family.row.variance is None:
         raise ComparisonError(f"the family {family.name!r} has no variance function here: no ICC, no R².")
     everyone = np.arange(post.n_draws)
-    phi = np.broadcast_to(np.asarray(response_arguments(post, everyone)), (post.n_draws, 1))[:, 0]
+    phi = np.broadcast_to(np.asarray(response_arguments(post, post.design, everyone)), (post.n_draws, 1))[:, 0]
     return family.latent_variance(average_expectation(post), phi)
 
 
