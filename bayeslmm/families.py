@@ -140,6 +140,7 @@ def _beta_binomial_deviance(y: Array, mu: Array, phi: Array, size: Array) -> Arr
     return 2 * (_beta_binomial_loglik(y, inside, phi, size) - _beta_binomial_loglik(y, mu, phi, size))
 
 
+THRESHOLD_VARIANCES = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
 Part = Callable[[Array, Array, Array, Array], Array]
 Draw = Callable[[np.random.Generator, Array, Array, Array], Array]
 
@@ -426,6 +427,47 @@ class Family:
         3.0
         """
         return self._part("variance")(*_arrays(mu, phi, size))
+
+    def latent_variance(self, mu: Array, phi: Array | float = 1.0) -> Array:
+        """Return the variance of a response about its mean on the scale of the linear predictor, as R² and ICC need it.
+
+        Of the distribution whose threshold a binary or ordered response is (pi²/3 for the logit link); log(1 + V / mu²)
+        for a log link, and V (d eta / d mu)² for other links, V being the variance of a response (of a single trial).
+
+        Parameters
+        ----------
+        mu : ndarray
+            Average expected response.
+        phi : ndarray or float, default 1
+            The family's own parameter.
+
+        Returns
+        -------
+        ndarray
+            Shaped like `mu`.
+
+        Raises
+        ------
+        DataError
+            If that distribution has no variance.
+
+        References
+        ----------
+        Nakagawa, Johnson & Schielzeth (2017), *J. R. Soc. Interface* 14: 20170213.
+
+        Examples
+        --------
+        >>> as_family("poisson").latent_variance(np.array([1.0])).round(4)
+        array([0.6931])
+        """
+        if self.link == "cauchit":
+            raise DataError("the Cauchy distribution behind the link 'cauchit' has no variance: no ICC, no R².")
+        if self.name in ("bernoulli", "binomial", "cumulative") and self.link in THRESHOLD_VARIANCES:
+            return np.full_like(mu, THRESHOLD_VARIANCES[self.link])
+        variance = self.variance(mu, phi)
+        if self.link == "log":
+            return np.log1p(variance / mu**2)
+        return variance / self.slope(LINKS[self.link].link(mu)) ** 2
 
     def draw(self, rng: np.random.Generator, mu: Array, phi: Array | float = 1.0, size: Array | float = 1.0) -> Array:
         """Return random responses.

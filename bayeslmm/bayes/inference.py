@@ -232,10 +232,13 @@ def rope(post: Posterior, name: str, lower: float, upper: float) -> pd.Series:
 def variance_partition(post: Posterior) -> pd.DataFrame:
     """Return draws of the variance each grouping factor and the residual contribute, averaged over the rows.
 
+    For other than Gaussian models these are variances on the scale of the linear predictor; see
+    `Family.latent_variance`.
+
     Parameters
     ----------
     post : Posterior
-        A posterior with a residual standard deviation.
+        The posterior.
 
     Returns
     -------
@@ -251,9 +254,68 @@ def variance_partition(post: Posterior) -> pd.DataFrame:
     for factor in post.design.condensed.factors:
         second_moment = factor.Z.T @ factor.Z / post.design.n
         parts[factor.name] = np.einsum("skl,kl->s", covariances[factor.name], second_moment)
-    if "sigma" in post.data["posterior"].data_vars:
-        parts["Residual"] = mean_residual_variance(post)
+    gaussian = post.response.is_gaussian_identity
+    parts["Residual"] = mean_residual_variance(post) if gaussian else latent_residual(post)
     return pd.DataFrame(parts)
+
+
+def latent_residual(post: Posterior) -> NDArray[np.float64]:
+    """Return draws of the variance of a response about its expectation, on the scale of the linear predictor.
+
+    Parameters
+    ----------
+    post : Posterior
+        A posterior of a family with a variance, or of an ordered one.
+
+    Returns
+    -------
+    ndarray (S,)
+        Variances, at the average over the rows of the expected response, group effects integrated out by quadrature.
+
+    Raises
+    ------
+    ComparisonError
+        If the family has no variance function here.
+    """
+    from bayeslmm.bayes.bambi import response_arguments
+
+    family = post.response
+    if family.name in ("bernoulli", "binomial", "cumulative"):
+        return family.latent_variance(np.full(post.n_draws, 0.5))
+    if family.row.variance is None:
+        raise ComparisonError(f"the family {family.name!r} has no variance function here: no ICC, no R².")
+    everyone = np.arange(post.n_draws)
+    phi = np.broadcast_to(np.asarray(response_arguments(post, post.design, everyone)), (post.n_draws, 1))[:, 0]
+    return family.latent_variance(average_expectation(post), phi)
+
+
+def average_expectation(post: Posterior) -> NDArray[np.float64]:
+    """Return draws of the expected response averaged over rows and over the distribution of the group effects.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+
+    Returns
+    -------
+    ndarray (S,)
+        Averages.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    covariances, design = post.effect_covariances(), post.design
+    averages = np.empty(post.n_draws)
+    step = max(1, CHUNK_NUMBERS // len(design.rows))
+    for start in range(0, post.n_draws, step):
+        chosen = np.arange(start, min(start + step, post.n_draws))
+        eta = post._linear(design, chosen, "error", (), None)
+        spread = np.zeros_like(eta)
+        for factor in design.factors:
+            spread += np.einsum("nk,skl,nl->sn", factor.Z, covariances[factor.name][chosen], factor.Z)
+        spread = np.sqrt(spread)
+        at_nodes = [post.response.inverse_link(eta + z * spread).mean(axis=1) for z in nodes]
+        averages[chosen] = weights @ np.array(at_nodes) / weights.sum()
+    return averages
 
 
 def bayes_r2(post: Posterior) -> NDArray[np.float64]:

@@ -125,10 +125,10 @@ def residuals(post: Posterior, kind: Literal["raw", "pearson"] = "raw") -> NDArr
     Parameters
     ----------
     post : Posterior
-        A Gaussian posterior.
+        A posterior of a family with a mean for each row; responses of binomial families are proportions.
     kind : {"raw", "pearson"}, default "raw"
-        In units of the response, or divided by the residual SD of the row (posterior mean of sigma over the root of
-        the weight).
+        In units of the response, or divided by the SD of the row's response: for Gaussian models the posterior mean of
+        sigma over the root of the weight, for others by the family's variance at the expected response.
 
     Returns
     -------
@@ -138,17 +138,24 @@ def residuals(post: Posterior, kind: Literal["raw", "pearson"] = "raw") -> NDArr
     Raises
     ------
     ComparisonError
-        If the model is not Gaussian.
+        If the response is ordered, or the family has no variance function here.
     DataError
         If there is no such kind.
     """
     if kind not in RESIDUALS:
         raise DataError(f"there are no residuals of kind {kind!r}. Kinds: {listing(RESIDUALS)}.")
-    _gaussian(post, "residuals of a posterior")
+    if post.response.row.variance is None:
+        raise ComparisonError(f"responses of the family {post.family!r} have no mean and variance per row here.")
     raw = np.asarray(post.design.y, dtype=np.float64) - post.predict()
     if kind == "raw":
         return raw
-    return raw / residual_scale(post, post.design, np.arange(post.n_draws)).mean(axis=0)
+    if post.response.is_gaussian_identity:
+        return raw / residual_scale(post, post.design, np.arange(post.n_draws)).mean(axis=0)
+    weights = np.ones(post.design.n) if post.design.weights is None else post.design.weights
+    own, size = post.response.parameter, post.design.trials
+    phi = float(post.draws(own).mean()) if own else 1.0
+    variance = post.response.variance(post.predict(), phi, 1.0 if size is None else size)
+    return raw * np.sqrt(weights / variance)
 
 
 def augment(post: Posterior) -> pd.DataFrame:
@@ -157,7 +164,7 @@ def augment(post: Posterior) -> pd.DataFrame:
     Parameters
     ----------
     post : Posterior
-        A Gaussian posterior.
+        A posterior of a family with a mean for each row.
 
     Returns
     -------
@@ -168,7 +175,7 @@ def augment(post: Posterior) -> pd.DataFrame:
     Raises
     ------
     ComparisonError
-        If the model is not Gaussian.
+        If the response is ordered, or the family has no variance function here.
     """
     raw = residuals(post)
     fitted = post.predict(interval="confidence")
@@ -183,7 +190,7 @@ def r2(post: Posterior) -> pd.DataFrame:
     Parameters
     ----------
     post : Posterior
-        A Gaussian posterior.
+        The posterior; for other than Gaussian models on the scale of the linear predictor.
 
     Returns
     -------
@@ -193,7 +200,7 @@ def r2(post: Posterior) -> pd.DataFrame:
     Raises
     ------
     ComparisonError
-        If the model is not Gaussian.
+        If the family has no variance function here.
 
     Notes
     -----
@@ -204,15 +211,9 @@ def r2(post: Posterior) -> pd.DataFrame:
     ----------
     Nakagawa & Schielzeth (2013), *Methods Ecol. Evol.* 4(2); Johnson (2014), *Methods Ecol. Evol.* 5(9), for slopes.
     """
-    _gaussian(post, "Nakagawa's R² of a posterior")
     parts = post.variance_partition()
     design, X = post.design, post.design.centred(post.design.condensed.X)
     fixed = np.array([design.moments(X @ beta)[1] ** 2 for beta in post.draws("beta")])
     total = fixed + parts.sum(axis=1).to_numpy()
     random = parts.drop(columns="Residual").sum(axis=1).to_numpy()
     return pd.DataFrame({"marginal": fixed / total, "conditional": (fixed + random) / total})
-
-
-def _gaussian(post: Posterior, what: str) -> None:
-    if not post.response.is_gaussian_identity:
-        raise ComparisonError(f"{what}: defined here for Gaussian models only; this one is {post.family}.")

@@ -329,7 +329,8 @@ class GlmmFit(EstimatedFit):
     @cached_property
     def separated(self) -> str:
         """Separation in words: which coefficients run away; empty when none does."""
-        if self.response_family.link not in ("logit", "probit", "cloglog") or not len(self.optimum.beta):
+        counted = self.family in ("poisson", "negativebinomial") and self.response_family.link == "log"
+        if not (counted or self.response_family.link in ("logit", "probit", "cloglog")) or not len(self.optimum.beta):
             return ""
         rows = self.design.condensed
         spread = np.array([self.design.moments(column)[1] for column in rows.X.T])

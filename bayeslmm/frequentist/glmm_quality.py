@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from bayeslmm.frequentist.glmm_fit import GlmmFit
 
 SCALES = ("latent", "observation")
-THEORETICAL = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
-"""Variance of the distribution whose threshold a binary or ordered response is."""
-BINARY = ("bernoulli", "binomial", "cumulative")
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 STEP = 1e-4
@@ -152,20 +149,12 @@ def latent_residual(
     float
         See `generalised_partition`.
     """
-    family = fit.response_family
-    if family.name in BINARY and family.link in THEORETICAL:
-        return THEORETICAL[family.link]
-    if family.link == "cauchit":
-        raise DataError("the Cauchy distribution behind the link 'cauchit' has no variance; use scale=\"observation\".")
-    _refuse_ordered(fit)
+    if fit.family in ("bernoulli", "binomial", "cumulative"):
+        return float(fit.response_family.latent_variance(np.array(0.5)))
     eta, variances = _rows(fit, theta, beta)
-    mean = np.average(integrated_mean(family, eta, _sum(eta, variances), aux), weights=_counts(fit))
-    variance = float(family.variance(np.array(mean), _phi(fit, aux)))
-    if family.link == "log":
-        return float(np.log1p(variance / mean**2))
-    from bayeslmm.families import LINKS
-
-    return variance / float(family.slope(LINKS[family.link].link(np.array(mean)))) ** 2
+    means = integrated_mean(fit.response_family, eta, _sum(eta, variances), aux)
+    mean = np.array(np.average(means, weights=_counts(fit)))
+    return float(fit.response_family.latent_variance(mean, _phi(fit, aux)))
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------

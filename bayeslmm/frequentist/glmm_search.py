@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bayeslmm.errors import FitError
 from bayeslmm.frequentist.optimize import Control, canonical, is_singular
 from bayeslmm.likelihood.descent import Descent, Objective, bfgs
-from bayeslmm.likelihood.laplace import Approximation, LaplaceKernel, start_aux
-from bayeslmm.likelihood.pirls import with_blocks
+from bayeslmm.likelihood.laplace import TIGHT, Approximation, LaplaceKernel, laplace, start_aux
+from bayeslmm.likelihood.pirls import JOINT, with_blocks
 from bayeslmm.likelihood.quadrature import adaptive_loglik
 from bayeslmm.likelihood.rows import fill_blocks
 from bayeslmm.likelihood.search import Space, fill_space, from_theta, lift, new_space, pull_theta, to_theta
@@ -29,6 +29,8 @@ CHEAP = 3.0
 """Rise of the deviance up to which a term is tried without."""
 HESSIAN_STEP = 3e-3
 """Step of differences of the gradient, in standard errors."""
+WEAK_PRECISION = 0.16
+"""Of a normal prior with SD 2.5 on whitened coefficients."""
 GRADIENT_STEP = 2e-3
 """Step of differences of the quadrature deviance, in standard errors."""
 
@@ -152,7 +154,9 @@ def optimize_glmm(kernel: LaplaceKernel, quadrature: int = 1, control: Control |
         If the deviance cannot be computed at any start.
     """
     control = control or Control()
-    problem, first = _start(kernel, control)
+    problem, first, penalised = _start(kernel, control)
+    if penalised is not None:
+        return _separated(problem, first, penalised, quadrature, control)
     settle = 1e-3 if quadrature else control.tolerance
     found = _both_sides(problem, problem.profile, first, settle, control)
     beta = kernel.state.beta[:, 0].copy()
@@ -175,16 +179,12 @@ def optimize_glmm(kernel: LaplaceKernel, quadrature: int = 1, control: Control |
     return _report(problem, polished, hessian, path, quadrature)
 
 
-def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats]:
-    """Return the problem with coordinates scaled by the information at the start, and where to start."""
+def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats, Floats | None]:
+    """Return the problem scaled by the information at the start, where to start, and penalised coefficients if any."""
     layout, state = kernel.layout, kernel.state
     aux = start_aux(kernel)
     base = kernel.evaluate(np.zeros(layout.n_theta), None, aux, gradient=False)
-    if not np.isfinite(base.value):
-        raise FitError(
-            "the likelihood cannot be computed even without group effects: the link may send the linear predictor\n"
-            "  outside the family's domain. Try the family's default link."
-        )
+    penalised = None if np.isfinite(base.value) else _penalised_coefficients(kernel, aux)
     fill_blocks(kernel.cells, np.maximum(state.terms[2], 1e-8), state.block_values)
     space = new_space(layout)
     fill_space(with_blocks(kernel.structure, state.block_values), layout.arrays, space)
@@ -199,7 +199,43 @@ def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats]:
             x[where] = part
             if covariance.kind in ("cs", "ar1"):
                 x[where] = np.append(np.full(len(part) - 1, -0.1), 0.1)
-    return problem, np.concatenate([x, aux])
+    return problem, np.concatenate([x, aux]), penalised
+
+
+def _penalised_coefficients(kernel: LaplaceKernel, aux: Floats) -> Floats:
+    """Return whitened coefficients of ordinary regression with a weak normal prior, finite where predictors separate.
+
+    The state is left at the mode there.
+    """
+    state = kernel.new_state()
+    zero = np.zeros(kernel.layout.n_theta)
+    family, link = kernel.codes
+    flat = kernel.layout.flat_templates(zero)
+    value = laplace(
+        kernel.cells, with_blocks(kernel.structure, state.block_values), state, family, link, flat, aux, JOINT,
+        np.zeros(kernel.p), WEAK_PRECISION * np.eye(kernel.p), TIGHT, False, np.zeros_like(flat), np.zeros(kernel.p),
+        np.zeros(kernel.n_aux),
+    )  # fmt: skip
+    beta = state.beta[:, 0].copy()
+    if not (np.isfinite(value) and np.isfinite(kernel.evaluate(zero, beta, aux, gradient=False).value)):
+        raise FitError(
+            "the likelihood cannot be computed even without group effects: the link may send the linear predictor\n"
+            "  outside the family's domain, or the predictors separate the responses completely.\n"
+            "  Try the family's default link, or sample() with a normal prior on the coefficients."
+        )
+    return beta
+
+
+def _separated(problem: Problem, first: Floats, beta: Floats, quadrature: int, control: Control) -> GlmmOptimum:
+    """Search over everything from penalised coefficients: those without a finite optimum run until nothing is gained.
+
+    The likelihood is flat where they go, and the fit says so; quadrature would refine nothing.
+    """
+    m = problem.m
+    point = np.concatenate([first[:m], beta, first[m:]])
+    found = bfgs(problem.full, point, np.eye(len(point)) * 0.1, control.tolerance, control.max_evaluations)
+    polished, hessian = refine(problem.full, found)
+    return _report(problem, polished, hessian, found.path, min(quadrature, 1))
 
 
 def _both_sides(problem: Problem, objective: Objective, start: Floats, tolerance: float, control: Control) -> Descent:
@@ -276,7 +312,7 @@ def _joined(problem: Problem, found: Descent, beta: Floats, root: Floats) -> tup
     outer = np.r_[np.arange(m), np.arange(m + p, len(point))]
     inverse[np.ix_(outer, outer)] = found.inverse
     lower = np.tril(root)
-    inverse[m : m + p, m : m + p] = 0.5 * np.linalg.inv(lower @ lower.T) if p else 0.0
+    inverse[m : m + p, m : m + p] = 0.5 * np.linalg.pinv(lower @ lower.T) if p else 0.0
     return point, inverse
 
 
@@ -403,6 +439,13 @@ def _jacobian(problem: Problem, x: Floats, settled: Floats) -> Floats:
     return out
 
 
+def _inverse_or_nan(matrix: Floats) -> Floats:
+    """Return the inverse of an information matrix, not a number where coefficients have none left."""
+    if matrix.size and not np.linalg.cond(matrix) < 1e15:
+        return np.full_like(matrix, np.nan)
+    return np.linalg.inv(matrix)
+
+
 def _report_profile(problem: Problem, found: Descent, beta: Floats, root: Floats) -> GlmmOptimum:
     """Report the nAGQ = 0 optimum; coefficients have the covariance they have given theta, as in lme4."""
     kernel, m, p = problem.kernel, problem.m, problem.kernel.p
@@ -410,7 +453,7 @@ def _report_profile(problem: Problem, found: Descent, beta: Floats, root: Floats
     theta = canonical(kernel.layout, problem.theta(polished.x))
     kernel.evaluate(theta, None, polished.x[m:], gradient=False)
     lower = np.tril(kernel.state.schur)
-    white = np.linalg.inv(lower @ lower.T) if p else np.zeros((0, 0))
+    white = _inverse_or_nan(lower @ lower.T)
     unwhite = np.linalg.inv(kernel.R0) if p else white
     n_aux = kernel.n_aux
     covariance = np.zeros((m + p + n_aux, m + p + n_aux))

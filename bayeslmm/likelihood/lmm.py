@@ -184,7 +184,7 @@ class Storage:
 
 
 def _with_own_engine(*arrays: Any) -> Structure:
-    return Structure(*arrays, np.array([engine_address()], dtype=np.int64))
+    return Structure(*arrays, np.array([engine_address()], dtype=np.int64))  # type: ignore[call-arg]
 
 
 # The address of the compiled engine is another one in the process, or on the machine, where a pickled fit arrives.

@@ -85,6 +85,16 @@ def test_the_laplace_engine_is_calibrated(groups):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("groups", ["(1 | g)", "(1 | g) + (1 | h)"])
+def test_the_latent_engine_is_calibrated_for_binomial_models(groups):
+    priors = {"Intercept": Prior("Normal", mu=0, sigma=1), "x": Prior("Normal", mu=0, sigma=1), "sd": HALF}
+    model = blm.model(f"prop(k, n) ~ x + {groups}", trials(20, 8, 4), "binomial", priors=priors)
+    result = sbc(model, 200, seed=1, engine="latent")
+    print(result)
+    assert result.uniformity()["p"].min() > 0.01 / result.ranks.shape[1], str(result)
+
+
+@pytest.mark.slow
 def test_few_trials_in_a_group_send_some_posteriors_to_the_exact_engine():
     priors = {"Intercept": Prior("Normal", mu=0, sigma=1), "sd": Prior("HalfNormal", sigma=3)}
     model = blm.model("k ~ 1 + (1 | g)", trials(40, 2, 1), "bernoulli", priors=priors)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bayeslmm as blm
+from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.errors import ComparisonError, DataError
 from bayeslmm.families import as_family
 from bayeslmm.report.variance_partition import variance_partition
@@ -65,8 +66,40 @@ def test_residuals_and_augment(post):
         post.residuals("deviance")
 
 
-def test_a_binary_model_is_refused_with_the_reason(post):
-    binary = replace(post, response=as_family("bernoulli"))
-    for word in (binary.residuals, binary.augment, binary.r2):
-        with pytest.raises(ComparisonError, match="Gaussian models only; this one is bernoulli"):
+def test_a_family_without_a_variance_is_refused_with_the_reason(post):
+    heavy = replace(post, response=as_family("weibull"))
+    for word in (heavy.residuals, heavy.augment, heavy.r2, heavy.icc):
+        with pytest.raises(ComparisonError, match="variance"):
             word()
+
+
+@pytest.fixture(scope="module")
+def counts():
+    model = blm.model("incidence ~ period + offset(log(size)) + (1 | herd)", blm.datasets.load("cbpp"), "poisson")
+    fit = model.fit()
+    return fit, replace(post_of(model), data=fit.to_datatree())
+
+
+def post_of(model):
+    """A posterior to hold draws made elsewhere: those of the fit, its covariance parameters held, need no sampler."""
+    return Posterior(model.design, model.family, model.priors, None, None, None)
+
+
+def test_shares_and_residuals_of_a_generalised_posterior_are_near_those_of_the_fit(counts):
+    fit, post = counts
+    assert post.icc()["herd"].median() == pytest.approx(fit.icc().adjusted, abs=0.15)
+    assert post.icc().sum(axis=1).to_numpy() == pytest.approx(1.0)
+    assert post.r2()["marginal"].median() == pytest.approx(fit.r2().marginal, abs=0.1)
+    np.testing.assert_allclose(post.residuals(), fit.residuals(), atol=0.6)
+    np.testing.assert_allclose(post.residuals("pearson"), fit.residuals("pearson"), atol=0.5)
+    rows = post.augment()
+    np.testing.assert_allclose(rows[".fitted"] + rows[".resid"], rows["incidence"])
+
+
+def test_the_average_expectation_of_a_log_link_is_a_log_normal_mean(counts):
+    from bayeslmm.bayes.inference import average_expectation
+
+    post = counts[1]
+    variance = post.effect_covariances()["herd"][:, 0, 0]
+    eta = post.linpred_draws(include=[])
+    np.testing.assert_allclose(average_expectation(post), np.exp(eta + variance[:, None] / 2).mean(axis=1), rtol=1e-6)

@@ -1,5 +1,7 @@
 """What a generalised fit answers, on data with a known truth and on bad input."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,6 +200,22 @@ def test_complete_separation_ends_with_advice():
     with pytest.warns((DataWarning, SingularFitWarning)) as found:
         blm.model("y ~ x + (1 | g)", frame, family="bernoulli").fit()
     assert any("separate the responses" in str(item.message) for item in found)
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "poisson"])
+@pytest.mark.parametrize("quadrature", [0, 1, 5])
+def test_a_level_without_events_ends_with_advice(family, quadrature):
+    rng = np.random.default_rng(1)
+    level = np.tile(list("pqr"), 40)
+    y = rng.poisson(2.0, 120) if family == "poisson" else rng.integers(0, 2, 120)
+    frame = pd.DataFrame({"y": np.where(level == "p", 0, y), "f": level, "g": np.repeat(np.arange(12), 10)})
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit = blm.model("y ~ f + (1 | g)", frame, family=family).fit(quadrature=quadrature)
+    assert any("separate the responses" in str(item.message) for item in found)
+    assert any("sample() with a prior" in str(item.message) for item in found)
+    difference = fit.fixef["f[T.r]"] - fit.fixef["f[T.q]"]
+    assert abs(difference) < 1.5
 
 
 BAD = [
