@@ -89,6 +89,9 @@ def mean_residual_variance(post: Posterior) -> NDArray[np.float64]:
         Variances.
     """
     weights = np.ones(post.design.n) if post.design.weights is None else post.design.weights
+    if "sigma" in post.design.auxiliary:
+        parts = np.array_split(np.arange(post.n_draws), max(1, post.n_draws // 100))
+        return np.concatenate([np.square(residual_scale(post, post.design, part)).mean(axis=1) for part in parts])
     variance = np.square(post.draws("sigma"))
     structure = post.design.residuals
     if structure is None or not structure.levels:
