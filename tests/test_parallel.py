@@ -14,15 +14,11 @@ def fit():
     return blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy")).fit()
 
 
-def where(_fit):
-    return float(os.getpid())
-
-
 def test_the_bootstrap_runs_in_processes_of_the_backend_in_force(fit):
     from joblib import parallel_config
 
     with parallel_config("loky", n_jobs=2):
-        pids = fit.bootstrap(4, where, seed=1, workers=2, progress=False).replicates
+        pids = fit.bootstrap(4, lambda _: float(os.getpid()), seed=1, workers=2, progress=False).replicates
         there = fit.bootstrap(4, seed=1, workers=2, progress=False).replicates
     assert os.getpid() not in set(pids.to_numpy().ravel())
     pd.testing.assert_frame_equal(there, fit.bootstrap(4, seed=1, progress=False).replicates)

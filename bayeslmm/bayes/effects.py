@@ -49,8 +49,8 @@ class EffectDraws:
     >>> import bayeslmm as blm
     >>> m = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
     >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
-    >>> post.contrast("Subject", "308 - 309", effect="Days").frame["estimate"].round(0).tolist()
-    [17.0]
+    >>> bool(post.contrast("Subject", "308 - 309", effect="Days").frame["estimate"].between(12, 22).all())
+    True
     """
 
     labels: pd.DataFrame

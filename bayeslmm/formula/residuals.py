@@ -83,8 +83,8 @@ def by(column: str) -> Residuals:
     >>> import bayeslmm as blm
     >>> data = blm.datasets.load("Orthodont")
     >>> fit = blm.lmer("distance ~ age * Sex + (1 | Subject)", data, residuals=blm.residuals.by("Sex"))
-    >>> round(fit.residual_parameters["sigma_ratio[Male]"], 3)
-    2.137
+    >>> float(round(fit.residual_parameters["sigma_ratio[Female]"], 3))
+    0.468
     """
     return Residuals("independent", by=column)
 
@@ -113,8 +113,8 @@ def ar1(time: str | None = None, *, group: str, by: str | None = None) -> Residu
     >>> fit = blm.lmer(
     ...     "Reaction ~ Days + (1 | Subject)", data, residuals=blm.residuals.ar1("Days", group="Subject")
     ... )
-    >>> round(fit.residual_parameters["rho"], 3)
-    0.715
+    >>> float(round(fit.residual_parameters["rho"], 3))
+    0.653
     """
     return Residuals("ar1", group=group, time=time, by=by)
 
@@ -139,8 +139,8 @@ def exchangeable(*, group: str, by: str | None = None) -> Residuals:
     >>> import bayeslmm as blm
     >>> data = blm.datasets.load("Orthodont")
     >>> fit = blm.lmer("distance ~ age", data, residuals=blm.residuals.exchangeable(group="Subject"))
-    >>> round(fit.residual_parameters["rho"], 3)
-    0.683
+    >>> float(round(fit.residual_parameters["rho"], 3))
+    0.686
     """
     return Residuals("exchangeable", group=group, by=by)
 

@@ -392,8 +392,9 @@ class ResidualKernel:
     >>> products = cross_products([1.0, 2, 4, 5, 9, 8], np.ones((6, 1)), [(np.ones((6, 1)), codes, 3)])
     >>> base = LmmKernel(products, Layout((Covariance("us", 1),), (0,), (3,)))
     >>> kernel = ResidualKernel(base, ResidualRows("ar1", np.zeros(6, int), 1, codes, np.tile([0, 1], 3)))
+    >>> # psi is atanh(rho) here, so that 0.5 is a correlation of 0.46
     >>> round(criterion([1.0], kernel.at([0.0])), 6), round(criterion([1.0], kernel.at([0.5])), 6)
-    (24.567583, 25.064287)
+    (24.567583, 22.734656)
     """
 
     base: LmmKernel

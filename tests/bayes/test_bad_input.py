@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import bayeslmm as blm
-from bayeslmm.bayes import marginal
+from bayeslmm.bayes import logposterior
 from bayeslmm.bayes.nuts import choose_centred
 from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.errors import DataError, PriorError, SamplingError
@@ -55,7 +55,7 @@ def test_data_without_variance():
 
 def interrupt_at(monkeypatch, chunk):
     """Raise what Ctrl-C raises when this chunk of group effects is to be drawn."""
-    calls, really = [], marginal.draw_effects
+    calls, really = [], logposterior.draw_effects
 
     def draw(*arguments):
         calls.append(1)
@@ -63,7 +63,7 @@ def interrupt_at(monkeypatch, chunk):
             raise KeyboardInterrupt
         really(*arguments)
 
-    monkeypatch.setattr(marginal, "draw_effects", draw)
+    monkeypatch.setattr(logposterior, "draw_effects", draw)
 
 
 def test_an_interruption_while_group_effects_are_drawn_keeps_what_is_complete(model, monkeypatch):
