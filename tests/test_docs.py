@@ -18,7 +18,7 @@ def test_every_public_name_is_on_the_reference_page():
     )
     public = {name for name in bayeslmm.__all__ if name not in ("datasets", "residuals", "teach")}
     public |= {f"datasets.{name}" for name in bayeslmm.datasets.__all__}
-    public |= {f"bayeslmm.formula.residuals.{name}" for name in bayeslmm.residuals.__all__}
+    public |= {f"formula.residuals.{name}" for name in bayeslmm.residuals.__all__}
     public |= {f"teach.{name}" for name in bayeslmm.teach.__all__}
     assert listed == public
 
