@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from bayeslmm.bayes.groups import factor_named
+from bayeslmm.bayes.groups import effect_draws
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
 from bayeslmm.report.tables import Table
 
@@ -140,19 +140,14 @@ def group_contrasts(
     ComparisonError
         If a level or effect is not there.
     """
-    factor = factor_named(post, group)
-    known = factor.shown_effects
-    if effect not in known:
-        hint = did_you_mean(effect, known)
-        raise ComparisonError(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
+    factor, members = effect_draws(post, group, effect, ComparisonError)
     weights = dict(_named_weights(factor, contrasts))
     matrix = np.zeros((len(factor.members), len(weights)))
     for column, chosen in enumerate(weights.values()):
         for name, weight in chosen.items():
             matrix[_level_position(factor, name), column] = weight
-    draws = factor.of_members(post.draws(f"b_{group}"))[:, :, known.index(effect)] @ matrix
     labels = pd.DataFrame({"group": group, "effect": effect, "contrast": list(weights)})
-    return EffectDraws(labels, draws, level, "Contrasts of group effects")
+    return EffectDraws(labels, members @ matrix, level, "Contrasts of group effects")
 
 
 def _named_weights(factor: Factor, contrasts: Any) -> Iterator[tuple[str, Mapping[str, float]]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import DataError, did_you_mean, listing
+from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 from bayeslmm.formula.residuals import refuse
 
 if TYPE_CHECKING:
@@ -44,6 +44,37 @@ def factor_named(post: Posterior, name: str) -> Factor:
             return factor
     names = [factor.name for factor in post.design.factors]
     raise DataError(f"there is no grouping factor {name!r}.\n  Factors: {listing(names)}. {did_you_mean(name, names)}")
+
+
+def effect_draws(
+    post: Posterior, group: str, effect: str, error: type[BayesLmmError] = DataError
+) -> tuple[Factor, NDArray[np.float64]]:
+    """Return a grouping factor and the draws of one of its effects.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    group : str
+        The factor.
+    effect : str
+        The effect.
+    error : type, default DataError
+        What is raised where the factor has no such effect.
+
+    Returns
+    -------
+    factor : Factor
+        The factor.
+    draws : ndarray (S, J)
+        One column for each of its members.
+    """
+    factor = factor_named(post, group)
+    known = factor.shown_effects
+    if effect not in known:
+        hint = did_you_mean(effect, known)
+        raise error(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
+    return factor, factor.of_members(post.draws(f"b_{group}"))[:, :, known.index(effect)]
 
 
 def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
@@ -160,12 +191,7 @@ def group_ranks(post: Posterior, group: str, effect: str, level: float) -> pd.Da
     DataError
         If there is no such factor or effect.
     """
-    factor = factor_named(post, group)
-    known = factor.shown_effects
-    if effect not in known:
-        hint = did_you_mean(effect, known)
-        raise DataError(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
-    draws = factor.of_members(post.draws(f"b_{group}"))[:, :, known.index(effect)]
+    factor, draws = effect_draws(post, group, effect)
     ranks = (-draws).argsort(axis=1).argsort(axis=1) + 1
     lower, upper = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="nearest")
     frame = pd.DataFrame(
