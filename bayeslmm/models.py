@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bayeslmm.errors import DataError, FormulaError
+from bayeslmm.errors import DataError, DataWarning, FormulaError
 from bayeslmm.families import Family, as_family
 from bayeslmm.formula.auxiliary import attach_auxiliary, split_formulas
-from bayeslmm.formula.design import Design, build_design
+from bayeslmm.formula.design import PSEUDO_LIKELIHOOD, Design, build_design
 from bayeslmm.formula.parse import parse_formula
 from bayeslmm.formula.terms import Formula
 from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
@@ -388,6 +390,7 @@ def model(
     *,
     link: str | None = None,
     weights: str | ArrayLike | None = None,
+    survey_weights: str | ArrayLike | None = None,
     offset: str | ArrayLike | None = None,
     residuals: Residuals | None = None,
     priors: Mapping[str, Any] | None = None,
@@ -409,6 +412,10 @@ def model(
         Link of the mean; the family's usual one when absent.
     weights : str or array_like (n,), optional
         Prior weights: a column name or an array. For Gaussian models the residual variance is sigma² / weight.
+    survey_weights : str or array_like (n,), optional
+        How many people each respondent stands for: a column name or an array. The density of each row is raised to the
+        power of its weight, the weights rescaled to add up to the number of rows. This is a pseudo-likelihood, and its
+        standard errors and intervals are not design-based; a `DataWarning` says so.
     offset : str or array_like (n,), optional
         Known part of the linear predictor; added to any `offset()` in the formula.
     residuals : Residuals, optional
@@ -437,6 +444,16 @@ def model(
     PriorError
         If a prior names nothing in the model.
 
+    Warns
+    -----
+    DataWarning
+        If survey weights turn the likelihood into a pseudo-likelihood.
+
+    References
+    ----------
+    Savitsky & Toth (2016), *Electronic Journal of Statistics* 10(1), 1677-1708: weights as powers in a posterior.
+    Rabe-Hesketh & Skrondal (2006), *Journal of the Royal Statistical Society A* 169(4), 805-827: in multilevel models.
+
     Examples
     --------
     >>> import bayeslmm as blm
@@ -458,8 +475,16 @@ def model(
             "  Other families have no residuals of their own: add a random term for rows or groups instead."
         )
     design = build_design(
-        parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency, residuals=residuals
-    )
+        parsed, data, weights=weights, offset=offset, family=resolved.name, adjacency=adjacency, residuals=residuals,
+        survey_weights=survey_weights,
+    )  # fmt: skip
+    if survey_weights is not None:
+        warnings.warn(
+            f"{PSEUDO_LIKELIHOOD}\n"
+            "  For estimates of a population put what the weights were made of into the model and poststratify.",
+            DataWarning,
+            skip_file_prefixes=(str(Path(__file__).parent),),
+        )
     design = attach_auxiliary(design, data, others)
     if residuals is not None and (design.auxiliary or design.limits is not None):
         raise DataError(
@@ -484,7 +509,7 @@ def lmer(formula: str | Formula, data: Any, *, reml: bool = True, **options: Any
     reml : bool, default True
         REML; `False` for ML.
     **options : Any
-        Passed to `model`: weights, offset, residuals.
+        Passed to `model`: weights, survey_weights, offset, residuals.
 
     Returns
     -------
@@ -519,7 +544,7 @@ def glmer(
     quadrature : int, default 1
         1 is the Laplace approximation; see `Model.fit`.
     **options : Any
-        Passed to `model`: link, weights, offset.
+        Passed to `model`: link, weights, survey_weights, offset.
 
     Returns
     -------

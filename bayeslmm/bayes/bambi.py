@@ -518,8 +518,9 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
             )
     if design.residuals is not None:
         raise FormulaError(f"bambi cannot express residuals={design.residuals.spec!r}; use to_pymc().")
-    if design.weights is not None:
-        raise FormulaError("bambi cannot express prior weights of a mixed model; use to_pymc().")
+    if design.likelihood_weights is not None:
+        kind = "prior" if design.survey_weights is None else "survey"
+        raise FormulaError(f"bambi cannot express {kind} weights of a mixed model; use to_pymc().")
     text = bambi_formula(design)
     others = [f"{name} ~ {part.formula.fixed}" for name, part in design.auxiliary.items()]
     chosen = {name: bambi_prior(priors[name]) for name in design.coef_names if "[" not in name}

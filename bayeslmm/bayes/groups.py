@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
+from bayeslmm.formula.design import refuse_survey_weights
 from bayeslmm.formula.residuals import refuse
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float6
     """
     if not post.response.is_gaussian_identity:
         raise DataError("groups are left out exactly for Gaussian models only; loo() without `group` works for all.")
+    refuse_survey_weights(post.design, "loo(group=)", "Compare the models without the weights.")
     refuse(post.design.residuals, "loo(group=)", "loo() of single rows works where their SDs differ only.")
     if post.design.limits is not None or post.design.auxiliary:
         raise DataError(

@@ -123,7 +123,8 @@ def data_groups(design: Design) -> dict[str, xr.Dataset]:
         return {}  # the rows stay in their source
     rows = np.asarray(design.rows)
     constant: dict[str, tuple[tuple[str, ...], NDArray[np.float64]]] = {"X": (("obs", "coef"), design.X)}
-    for name, values in (("weights", design.weights), ("offset", design.offset), ("trials", design.trials)):
+    for name in ("weights", "offset", "trials", "survey_weights"):
+        values = getattr(design, name)
         if values is not None:
             constant[name] = (("obs",), values)
     coords = {"obs": rows, "coef": list(design.coef_names)}

@@ -708,14 +708,17 @@ def add_distribution(design: Design, seen: Observed, distribution: Any, paramete
     parameters : mapping
         Its parameters, in the rows used.
     """
-    if design.limits is None:
-        distribution("y", **parameters, observed=seen.values, dims=seen.dims)
-        return
     import pymc as pm
 
-    lower, upper = (seen.of(bound) for bound in (design.limits.lower, design.limits.upper))
-    cut = pm.Censored if design.limits.kind == "censored" else pm.Truncated
-    cut("y", distribution.dist(**parameters), lower=lower, upper=upper, observed=seen.values, dims=seen.dims)
+    if design.limits is not None:
+        cut = pm.Censored if design.limits.kind == "censored" else pm.Truncated
+        lower, upper = (seen.of(bound) for bound in (design.limits.lower, design.limits.upper))
+        parameters = {"dist": distribution.dist(**parameters), "lower": lower, "upper": upper}
+        distribution = cut
+    distribution("y", **parameters, observed=seen.values, dims=seen.dims)
+    if design.survey_weights is not None:
+        density = pm.logp(distribution.dist(**parameters), seen.values)
+        pm.Potential("survey_weights", (seen.of(design.survey_weights - 1.0) * density).sum())
 
 
 def add_response(

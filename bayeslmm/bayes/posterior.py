@@ -1230,7 +1230,7 @@ def summarise(post: Posterior, level: float = 0.95) -> PosteriorSummary:
         *post.diagnostics().lines,
         *((f"Pareto k of the proposals: {run.pareto_k:.2f}",) if np.isfinite(run.pareto_k) else ()),
         *run.notes,
-        *missing_rows(design),
+        *design.notes,
     )
     return PosteriorSummary(title, lines, Table(frame), notes)
 
@@ -1259,27 +1259,3 @@ def arviz_summary(parameters: Mapping[str, NDArray[np.float64]], level: float) -
     lower, upper = (f"{100 * q:.4g}%" for q in ((1 - level) / 2, (1 + level) / 2))
     frame = frame[["mean", "sd", *bounds, "r_hat", "ess_bulk", "ess_tail"]]
     return frame.rename(columns=dict(zip(bounds, (lower, upper), strict=True))).astype(float)
-
-
-def missing_rows(design: Design) -> tuple[str, ...]:
-    """Return sentences on rows and columns that were left out.
-
-    Parameters
-    ----------
-    design : Design
-        The design.
-
-    Returns
-    -------
-    tuple of str
-        Empty when nothing was left out.
-    """
-    notes = []
-    if design.missing:
-        parts = ", ".join(f"{name}: {count}" for name, count in design.missing.items())
-        notes.append(
-            f"{design.n_total - len(design.rows)} of {design.n_total} rows left out for missing values ({parts})"
-        )
-    if design.dropped_columns:
-        notes.append(f"columns left out because others determine them: {', '.join(design.dropped_columns)}")
-    return tuple(notes)

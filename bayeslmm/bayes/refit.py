@@ -10,6 +10,7 @@ import numpy as np
 
 from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.bayes.sample import choose_engine, sample
+from bayeslmm.formula.design import refuse_survey_weights
 from bayeslmm.formula.residuals import refuse
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def refitter(design: Design, family: Family, priors: Priors, engine: Any = None,
         Of the design of the rows wanted, their positions (None: all rows) and the settings draws, chains, tune, seed,
         cores; returns a `Posterior`.
     """
+    refuse_survey_weights(design, "kfold() or sbc()", "Compare or calibrate the model without the weights.")
     refuse(design.residuals, "drawing again from the posterior of other rows (kfold())", "Compare ML fits by AIC.")
     chosen, reason = choose_engine(design, family, priors, engine)
     if chosen == "latent":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bayeslmm.errors import DataError, listing
+from bayeslmm.formula.design import refuse_survey_weights
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.likelihood.residual import ResidualRows
 
@@ -199,6 +200,7 @@ def log_density_of_rows(
     ndarray (S, n)
         Log densities.
     """
+    refuse_survey_weights(post.design, "loo()", "Compare the models without the weights.")
     if post.response.is_gaussian_identity:
         refuse(
             design.residuals, "the log density of single rows (loo(), log_likelihood())",

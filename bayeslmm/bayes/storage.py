@@ -99,7 +99,9 @@ def write_parts(post: Posterior, folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(record), encoding="utf-8")
     design.data.to_parquet(folder / "data.parquet")
     arrays = {
-        name: getattr(design, name) for name in ("rows", "weights", "offset") if getattr(design, name) is not None
+        name: getattr(design, name)
+        for name in ("rows", "weights", "offset", "survey_weights")
+        if getattr(design, name) is not None
     }
     np.savez(folder / "rows.npz", **arrays)
     post.data.to_netcdf(folder / "draws.nc", engine="netcdf4")
@@ -199,6 +201,7 @@ def read_parts(folder: Path, name: str) -> Posterior:
         design,
         rows=arrays["rows"],
         offset=arrays.get("offset"),
+        survey_weights=arrays.get("survey_weights"),
         n_total=record["n_total"],
         missing=record["missing"],
     )

@@ -26,6 +26,11 @@ from bayeslmm.formula.syntax import parse_syntax
 from bayeslmm.formula.terms import Formula, RandomTerm
 
 Floats = NDArray[np.float64]
+PSEUDO_LIKELIHOOD = (
+    "survey weights make this a pseudo-likelihood: the density of each row is raised to the power of its weight, the\n"
+    "weights rescaled to add up to the number of rows. Standard errors and intervals are not design-based: they take\n"
+    "the weighted rows for that many independent ones, and are as a rule too short."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +246,8 @@ class Design:
         Columns of further parameters that have a formula, on the same rows.
     limits : Limits or None
         Of a censored or truncated response.
+    survey_weights : ndarray (n,) or None
+        Powers of the rows' densities in a pseudo-likelihood, with mean 1; they say nothing about the variance of a row.
 
     Examples
     --------
@@ -270,6 +277,28 @@ class Design:
     residuals: ResidualStructure | None = None
     auxiliary: Mapping[str, Design] = field(default_factory=dict)
     limits: Limits | None = None
+    survey_weights: Floats | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every result has to say of its data: rows and columns left out, and what survey weights mean."""
+        found = []
+        if self.missing:
+            parts = ", ".join(f"{name}: {count}" for name, count in self.missing.items())
+            left_out = self.n_total - len(self.rows)
+            found.append(f"{left_out} of {self.n_total} rows left out for missing values ({parts})")
+        if self.dropped_columns:
+            found.append(f"columns left out because others determine them: {', '.join(self.dropped_columns)}")
+        if self.survey_weights is not None:
+            found.append(PSEUDO_LIKELIHOOD)
+        return tuple(found)
+
+    @property
+    def likelihood_weights(self) -> Floats | None:
+        """What a row counts for in the likelihood (n,): prior weight times survey weight; None where all are 1."""
+        if self.survey_weights is None or self.weights is None:
+            return self.weights if self.survey_weights is None else self.survey_weights
+        return self.weights * self.survey_weights
 
     @property
     def condensed(self) -> Design:
@@ -481,13 +510,65 @@ def take_rows(design: Design, rows: slice | NDArray[np.intp]) -> Design:
         name: None if getattr(design, name) is None else getattr(design, name)[rows]
         for name in ("y", "X", "weights", "offset", "rows", "trials")
     }
+    powers = rescaled(design.survey_weights, rows)
     terms = tuple(replace(term, Z=term.Z[rows], codes=term.codes[rows]) for term in design.terms)
     parts = {name: take_rows(part, rows) for name, part in design.auxiliary.items()}
     limits = None if design.limits is None else design.limits.rows(rows)
     structure = None if design.residuals is None else design.residuals.take(np.arange(len(design.rows))[rows])
     return replace(
-        design, terms=terms, data=design.data.iloc[rows], auxiliary=parts, limits=limits, residuals=structure, **arrays
-    )
+        design, terms=terms, data=design.data.iloc[rows], auxiliary=parts, limits=limits, residuals=structure,
+        survey_weights=powers, **arrays,
+    )  # fmt: skip
+
+
+def rescaled(survey_weights: Floats | None, rows: Any = slice(None)) -> Floats | None:
+    """Return the survey weights of some rows, adding up to their number.
+
+    Parameters
+    ----------
+    survey_weights : ndarray (n,) or None
+        On any scale.
+    rows : slice or ndarray, optional
+        Which; all when absent.
+
+    Returns
+    -------
+    ndarray or None
+        With mean 1.
+
+    Examples
+    --------
+    >>> rescaled(np.array([200.0, 100.0, 300.0]))
+    array([1. , 0.5, 1.5])
+    """
+    if survey_weights is None or not len(survey_weights[rows]):
+        return None
+    chosen = survey_weights[rows]
+    return chosen / chosen.mean()
+
+
+def refuse_survey_weights(design: Design, what: str, way_out: str) -> None:
+    """Refuse what a pseudo-likelihood has no answer to.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    what : str
+        What was asked for.
+    way_out : str
+        What to do instead.
+
+    Raises
+    ------
+    DataError
+        If rows have survey weights.
+    """
+    if design.survey_weights is not None:
+        raise DataError(
+            f"{what} needs the density of the data, and with survey weights there is only a pseudo-likelihood.\n"
+            f"  {way_out}"
+        )
 
 
 def build_design(
@@ -499,6 +580,7 @@ def build_design(
     family: Any = None,
     adjacency: Any = None,
     residuals: Residuals | None = None,
+    survey_weights: str | ArrayLike | None = None,
 ) -> Design:
     """Let a formula meet data.
 
@@ -519,6 +601,8 @@ def build_design(
         Which areas are neighbours, for `icar()` and `bym2()`; see `bayeslmm.formula.structured.read_adjacency`.
     residuals : Residuals, optional
         Unequal variances or correlations of the residuals; see `bayeslmm.formula.residuals`.
+    survey_weights : str or array (n_total,), optional
+        Powers of the rows' densities, rescaled to add up to the number of rows; see `bayeslmm.model`.
 
     Returns
     -------
@@ -545,6 +629,11 @@ def build_design(
     """
     formula = formula if isinstance(formula, Formula) else parse_formula(formula)
     family_name = None if family is None else str(getattr(family, "name", family))
+    if survey_weights is not None and residuals is not None:
+        raise DataError(
+            "survey weights are powers of the densities of single rows, which residuals= does not have.\n"
+            "  Leave one of the two out."
+        )
     if is_source(data):
         from bayeslmm.formula.pushdown import source_design
 
@@ -554,8 +643,15 @@ def build_design(
                 "residuals= needs the rows in memory: their order and strata cannot be had from sums over a source.\n"
                 "  Fetch the columns of the formula into a data frame first."
             )
+        if survey_weights is not None:
+            raise DataError(
+                "survey weights need the rows in memory.\n  Fetch the columns of the formula into a data frame first."
+            )
         return source_design(formula, data, weights=weights, offset=offset, family=family_name)
-    return design_of_frame(formula, data, weights, offset, family_name, adjacency=adjacency, residuals=residuals)
+    return design_of_frame(
+        formula, data, weights, offset, family_name, adjacency=adjacency, residuals=residuals,
+        survey_weights=survey_weights,
+    )  # fmt: skip
 
 
 def design_of_frame(
@@ -567,6 +663,7 @@ def design_of_frame(
     known_states: State | None = None,
     adjacency: Any = None,
     residuals: Residuals | None = None,
+    survey_weights: str | ArrayLike | None = None,
 ) -> Design:
     """Let a formula meet rows in memory; see `build_design`.
 
@@ -582,6 +679,8 @@ def design_of_frame(
         As in `build_design`.
     residuals : Residuals, optional
         As in `build_design`.
+    survey_weights : str or array (n_total,), optional
+        As in `build_design`.
 
     Returns
     -------
@@ -594,10 +693,12 @@ def design_of_frame(
     known_columns(formula, table.names)
     if residuals is not None:
         check_columns(residuals, table.names)
-    fixed = _expand_fixed(formula, table, weights, offset)
+    fixed = _expand_fixed(formula, table, weights, offset, survey_weights)
     names, response_names = _right_names(fixed, formula), side_names(formula.response)
     beside = () if residuals is None else residuals.columns
-    chosen = select_rows(table, (*response_names, *names, *_group_names(formula), *beside), weights, offset)
+    chosen = select_rows(
+        table, (*response_names, *names, *_group_names(formula), *beside), weights, offset, survey_weights
+    )
     frame, rows = chosen.frame, chosen.rows
     if not len(rows.kept):
         shown = listing(f"{name} {count}" for name, count in rows.missing.items())
@@ -652,6 +753,7 @@ def design_of_frame(
         response_levels=response.levels,
         residuals=None if residuals is None else residual_structure(residuals, frame, _codes(terms)),
         limits=response.limits,
+        survey_weights=rescaled(chosen.survey_weights),
     )
     _check(design)
     return design
@@ -842,6 +944,7 @@ def _at(
         if structure is None
         else residual_structure(structure.spec, frame, _codes(terms), fitted=structure),
         limits=None if response is None else response.limits,
+        survey_weights=None,
     )
 
 

@@ -15,6 +15,7 @@ from bayeslmm.formula.functions import Value
 from bayeslmm.formula.grouping import as_categorical
 
 Floats = NDArray[np.float64]
+Role = Literal["weights", "offset", "survey_weights"]
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,8 @@ class Selection:
         What the arguments gave for these rows.
     weights_name, offset_name : str or None
         Columns they name.
+    survey_weights : ndarray (n,) or None
+        As given, not rescaled.
     """
 
     frame: pd.DataFrame
@@ -284,9 +287,10 @@ class Selection:
     offset: Floats | None
     weights_name: str | None
     offset_name: str | None
+    survey_weights: Floats | None = None
 
 
-def select_rows(table: Table, names: Iterable[str], weights: Any, offset: Any) -> Selection:
+def select_rows(table: Table, names: Iterable[str], weights: Any, offset: Any, survey_weights: Any = None) -> Selection:
     """Read columns, weights and offset, and leave out rows where any of them is missing.
 
     Parameters
@@ -295,7 +299,7 @@ def select_rows(table: Table, names: Iterable[str], weights: Any, offset: Any) -
         The data.
     names : iterable of str
         Columns of the formula.
-    weights, offset : str, array or None
+    weights, offset, survey_weights : str, array or None
         As the caller gave them.
 
     Returns
@@ -313,33 +317,31 @@ def select_rows(table: Table, names: Iterable[str], weights: Any, offset: Any) -
     >>> select_rows(read_table({"x": [1.0, np.nan], "w": [1, 2]}), ["x"], "w", None).weights
     array([1.])
     """
-    weights_name = named_column(weights, "weights", table.names)
-    offset_name = named_column(offset, "offset", table.names)
-    extra = [name for name in (weights_name, offset_name) if name is not None]
-    frame = table.select(dict.fromkeys((*names, *extra)))
-    arrays = {
-        "weights": row_values(weights, "weights", table.n_rows),
-        "offset": row_values(offset, "offset", table.n_rows),
-    }
+    given: dict[Role, Any] = {"weights": weights, "offset": offset, "survey_weights": survey_weights}
+    named = {role: named_column(value, role, table.names) for role, value in given.items()}
+    frame = table.select(dict.fromkeys((*names, *(name for name in named.values() if name is not None))))
+    arrays: dict[str, Floats | None] = {role: row_values(value, role, table.n_rows) for role, value in given.items()}
     rows = complete_rows(frame, arrays)
     if not rows.all_kept:
         frame = frame.take(rows.kept).reset_index(drop=True)
         arrays = {role: None if values is None else values[rows.kept] for role, values in arrays.items()}
-    row_weights = arrays["weights"] if weights_name is None else numbers(frame[weights_name], "weights")
-    row_offset = arrays["offset"] if offset_name is None else numbers(frame[offset_name], "offset")
-    if row_weights is not None:
-        check_weights(row_weights)
-    return Selection(frame, rows, row_weights, row_offset, weights_name, offset_name)
+    values = {role: arrays[role] if name is None else numbers(frame[name], role) for role, name in named.items()}
+    for kind in ("weights", "survey_weights"):
+        if (found := values[kind]) is not None:
+            check_weights(found, kind)
+    return Selection(
+        frame, rows, values["weights"], values["offset"], named["weights"], named["offset"], values["survey_weights"]
+    )
 
 
-def row_values(given: Any, role: Literal["weights", "offset"], n_rows: int) -> Floats | None:
+def row_values(given: Any, role: Role, n_rows: int) -> Floats | None:
     """Return weights or offsets given as an array, or None if a column was named or nothing given.
 
     Parameters
     ----------
     given : str, array or None
         What the caller gave.
-    role : {"weights", "offset"}
+    role : {"weights", "offset", "survey_weights"}
         For the message.
     n_rows : int
         Rows of the data.
@@ -372,14 +374,14 @@ def row_values(given: Any, role: Literal["weights", "offset"], n_rows: int) -> F
     return _finite(values, role)
 
 
-def named_column(given: Any, role: Literal["weights", "offset"], names: tuple[str, ...]) -> str | None:
+def named_column(given: Any, role: Role, names: tuple[str, ...]) -> str | None:
     """Return the column that holds weights or offsets, or None if none was named.
 
     Parameters
     ----------
     given : str, array or None
         What the caller gave.
-    role : {"weights", "offset"}
+    role : {"weights", "offset", "survey_weights"}
         For the message.
     names : tuple of str
         Columns of the data.
@@ -438,13 +440,15 @@ def numbers(series: pd.Series, role: str) -> Floats:
     return values.astype(np.float64)
 
 
-def check_weights(weights: Floats) -> Floats:
+def check_weights(weights: Floats, role: str = "weights") -> Floats:
     """Return weights that are positive.
 
     Parameters
     ----------
     weights : ndarray (n,)
-        Prior weights: the variance of a row is sigma^2 / weight.
+        Prior weights, or survey weights.
+    role : str, default "weights"
+        Which, for the message.
 
     Returns
     -------
@@ -464,7 +468,7 @@ def check_weights(weights: Floats) -> Floats:
     bad = int(np.count_nonzero(weights <= 0))
     if bad:
         raise DataError(
-            f"weights must be positive; {bad} row{'s have' if bad != 1 else ' has'} a weight of zero or less.\n"
+            f"{role} must be positive; {bad} row{'s have' if bad != 1 else ' has'} a weight of zero or less.\n"
             "  A weight says how many units of information a row carries: leave rows without any out of the data."
         )
     return weights

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 from bayeslmm.formula.checks import independent_columns
+from bayeslmm.formula.design import rescaled
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.bootstrap import simulate_response
 from bayeslmm.frequentist.term_contrasts import TermContrasts
@@ -337,6 +338,7 @@ def subset(design: Design, rows: NDArray[np.intp]) -> Design:
         terms=tuple(_subset_term(term, rows) for term in design.terms),
         weights=part(design.weights),
         offset=part(design.offset),
+        survey_weights=rescaled(design.survey_weights, rows),
         rows=design.rows[rows],
         data=design.data.iloc[rows].reset_index(drop=True),
         trials=part(design.trials),

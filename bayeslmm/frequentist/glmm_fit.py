@@ -24,7 +24,7 @@ from bayeslmm.frequentist.glmm_prediction import (
     response_draws,
 )
 from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
-from bayeslmm.frequentist.lmm_fit import check_level, design_notes, group_sizes, residual_quantiles
+from bayeslmm.frequentist.lmm_fit import check_level, group_sizes, residual_quantiles
 from bayeslmm.frequentist.optimize import Control
 from bayeslmm.frequentist.tails import normal_quantile, two_sided_t
 from bayeslmm.frequentist.variance_parameters import VarianceParameters, variance_parameters
@@ -1061,7 +1061,7 @@ def glmm_summary(fit: GlmmFit, *, exp: bool = False, level: float = 0.95) -> Sum
         0: "Laplace approximation, coefficients at their joint mode",
         1: "Laplace approximation",
     }.get(fit.optimum.quadrature, f"adaptive Gauss-Hermite quadrature, {fit.optimum.quadrature} points")
-    notes = [*design_notes(fit.design), *_own_notes(fit), *((_RATIO_NOTE,) if exp else ())]
+    notes = [*fit.design.notes, *_own_notes(fit), *((_RATIO_NOTE,) if exp else ())]
     notes += [message for message, _ in fit.warnings]
     return Summary(
         title=f"Generalized linear mixed model fit by maximum likelihood ({how})",

@@ -46,7 +46,7 @@ def kernel_for(fit: GlmmFit, y: NDArray[np.float64]) -> LaplaceKernel:
     """
     design = fit.design
     if fit.family in SHARED_CELLS:
-        return fit.kernel.with_response(y, design.trials, design.weights)
+        return fit.kernel.with_response(y, design.trials, design.likelihood_weights)
     return LaplaceKernel.from_design(replace(design, y=y), fit.response_family)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import ComparisonError, listing
-from bayeslmm.formula.design import Design, build_design
+from bayeslmm.formula.design import Design, build_design, refuse_survey_weights
 from bayeslmm.formula.syntax import render
 from bayeslmm.frequentist.bootstrap import Outcome, refit, run_replicates, simulate_response
 from bayeslmm.frequentist.estimated import EstimatedFit
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bayeslmm.likelihood.crossproducts import CrossProducts
 
 SAME_SPACE = 1e-8
+WALD_INSTEAD = "Wald tests of coefficients do without, for Gaussian models with the standard errors of robust()."
 
 
 def gain(small: float, big: float) -> float:
@@ -319,6 +320,8 @@ def check_same_data(fits: Sequence[EstimatedFit]) -> None:
         If rows, response, trials, weights or offset differ.
     """
     first = fits[0].design
+    for fit in fits:
+        refuse_survey_weights(fit.design, "a likelihood-ratio test", WALD_INSTEAD)
     for fit in fits[1:]:
         design = fit.design
         if design.n != first.n:
@@ -332,7 +335,7 @@ def check_same_data(fits: Sequence[EstimatedFit]) -> None:
             names = sorted({first.response_name, design.response_name})
             what = f"{names[0]!r} and {names[1]!r}" if len(names) > 1 else f"{names[0]!r} with other values or rows"
             raise ComparisonError(f"the fits have different responses ({what}); their likelihoods cannot be compared.")
-        for role in ("trials", "weights", "offset"):
+        for role in ("trials", "weights", "offset", "survey_weights"):
             if not _equal(getattr(first, role), getattr(design, role)):
                 raise ComparisonError(f"the fits have different {role}; their likelihoods cannot be compared.")
 
@@ -693,6 +696,7 @@ def reduced_design(design: Design, random: tuple[RandomTerm, ...]) -> Design:
     return replace(
         built, y=design.y, X=design.X, coef_names=design.coef_names, weights=design.weights, trials=design.trials,
         encoder=encoder, response_levels=design.response_levels, residuals=design.residuals,
+        survey_weights=design.survey_weights,
     )  # fmt: skip
 
 
@@ -713,6 +717,7 @@ def regression_test(fit: EstimatedFit, *, simulate: int = 0, **options: Any) -> 
     LikelihoodRatioTest
         The test.
     """
+    refuse_survey_weights(fit.design, "a likelihood-ratio test", WALD_INSTEAD)
     df = len(fit.theta)
     variances, _ = _counts(fit.kernel.layout.covariances, ())
     mixture = _mixture(variances, df)

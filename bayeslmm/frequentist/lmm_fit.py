@@ -1248,7 +1248,7 @@ def lmm_summary(fit: LmmFit, ddf: str | None = "satterthwaite") -> Summary:
         notes=(
             *(() if fit.residual is None else (fit.residual.structure.describe(),)),
             *tests,
-            *design_notes(fit.design),
+            *fit.design.notes,
             *((fit.singular_message,) if fit.singular else ()),
         ),
     )
@@ -1287,26 +1287,3 @@ def group_sizes(design: Design) -> tuple[tuple[str, int, int, float, int], ...]:
     """
     sizes = [(factor.name, design.sizes(factor.name)) for factor in design.factors]
     return tuple((name, len(size), int(size.min()), float(size.mean()), int(size.max())) for name, size in sizes)
-
-
-def design_notes(design: Design) -> tuple[str, ...]:
-    """Return sentences on rows and columns that were left out.
-
-    Parameters
-    ----------
-    design : Design
-        The design.
-
-    Returns
-    -------
-    tuple of str
-        Empty when nothing was left out.
-    """
-    notes = []
-    if design.missing:
-        dropped = design.n_total - len(design.rows)
-        parts = ", ".join(f"{name}: {count}" for name, count in design.missing.items())
-        notes.append(f"{dropped} of {design.n_total} rows left out for missing values ({parts})")
-    if design.dropped_columns:
-        notes.append(f"columns left out because others determine them: {', '.join(design.dropped_columns)}")
-    return tuple(notes)

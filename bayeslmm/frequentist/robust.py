@@ -374,7 +374,8 @@ def _residuals(fit: LmmFit, rows: Design) -> NDArray[np.float64]:
 
 
 def _weighted(design: Design, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values if design.weights is None else values * design.weights
+    weights = design.likelihood_weights
+    return values if weights is None else values * weights
 
 
 def _unbiased_sandwich(fit: LmmFit, clusters: Clusters, bread: NDArray[np.float64]) -> ClusterDistribution:
@@ -426,7 +427,7 @@ def cluster_covariances(fit: LmmFit, clusters: Clusters) -> Iterator[tuple[NDArr
     templates = fit.kernel.layout.templates(fit.theta)
     design = fit.design.condensed
     scaled = [factor.Z @ T for factor, T in zip(design.factors, templates, strict=True)]
-    weights = design.weights
+    weights = design.likelihood_weights
     for rows in clusters.rows():
         V = np.diag(np.ones(len(rows)) if weights is None else 1.0 / weights[rows])
         for factor, Z in zip(design.factors, scaled, strict=True):
@@ -481,4 +482,4 @@ def whitened_columns(fit: LmmFit) -> NDArray[np.float64]:
     for factor, block, T in blocks:
         level = np.einsum("ab,jbp->jap", T, block) @ kernel.products.R0
         columns = columns - np.einsum("nk,nkp->np", factor.Z, level[factor.codes])
-    return columns if design.weights is None else columns * design.weights[:, None]
+    return _weighted(design, columns.T).T

@@ -182,8 +182,7 @@ def cross_products(
     Parameters
     ----------
     y : (n,) array_like, or a design
-        Response; or an object with `y`, `X`, `factors` (each with `Z`, `codes`, `levels`), `weights` and `offset`, and
-        then nothing else is given.
+        Response; or a `Design`, and then nothing else is given.
     X : (n, p) array_like, optional
         Fixed effects columns, of full rank; p may be 0.
     terms : sequence of (Z, codes, n_levels)
@@ -212,17 +211,22 @@ def cross_products(
     """
     if hasattr(y, "factors"):
         rows, n_rows = _rows_of_design(y.condensed), y.n
+        powers = y.survey_weights
     else:
         rows = _rows_of_arrays(y, X, terms, weights, offset)
-        n_rows = len(rows.y)
+        n_rows, powers = len(rows.y), None
     _check(rows)
-    return _from_rows(rows, n_rows)
+    products = _from_rows(rows, n_rows)
+    if powers is None:
+        return products
+    # a density's power w with mean 1 is the density of variance sigma^2 / w without its root of w
+    return replace(products, sum_log_weights=products.sum_log_weights - float(np.log(powers).sum()))
 
 
 def _rows_of_design(design: Any) -> Rows:
     factors = design.factors
     terms = [(factor.Z, factor.codes, len(factor.levels)) for factor in factors]
-    return _rows_of_arrays(design.y, design.X, terms, design.weights, design.offset)
+    return _rows_of_arrays(design.y, design.X, terms, design.likelihood_weights, design.offset)
 
 
 def _rows_of_arrays(

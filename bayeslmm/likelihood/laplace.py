@@ -468,7 +468,7 @@ class LaplaceKernel:
             rows.X,
             [(factor.Z, factor.codes) for factor in rows.factors],
             trials=rows.trials,
-            weights=rows.weights,
+            weights=rows.likelihood_weights,
             offset=rows.offset,
         )
 

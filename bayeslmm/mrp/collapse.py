@@ -18,7 +18,7 @@ BINARY = ("bernoulli", "binomial")
 def collapse(model: Model) -> Model:
     """Return the same model on binomial cells instead of respondents.
 
-    Rows with equal columns of X and Z, equal groups, offset and weight have one probability, so their answers count
+    Rows with equal columns of X and Z, equal groups, offset and weights have one probability, so their answers count
     only through their sum: likelihood, estimates and posterior are the same up to a constant, and expected responses
     stay probabilities. `fit()` does this by itself; `sample()` by the PyMC model is faster for it.
 
@@ -69,7 +69,8 @@ def collapse_design(design: Design) -> Design:
     """
     assert design.y is not None
     columns = [design.X, *(term.Z for term in design.terms)]
-    columns += [extra[:, None] for extra in (design.offset, design.weights) if extra is not None]
+    beside = (design.offset, design.weights, design.survey_weights)
+    columns += [extra[:, None] for extra in beside if extra is not None]
     codes = np.stack([term.codes for term in design.terms], axis=1) if design.terms else np.zeros((design.n, 0))
     cell, first = group_rows(np.ascontiguousarray(np.hstack(columns) + 0.0), codes.astype(np.int64))
     trials = np.ones(design.n) if design.trials is None else design.trials
@@ -82,6 +83,7 @@ def collapse_design(design: Design) -> Design:
         terms=tuple(replace(term, Z=term.Z[first], codes=term.codes[first]) for term in design.terms),
         offset=None if design.offset is None else design.offset[first],
         weights=None if design.weights is None else design.weights[first],
+        survey_weights=None if design.survey_weights is None else design.survey_weights[first],
         rows=np.arange(len(first)),
         n_total=len(first),
         missing={},

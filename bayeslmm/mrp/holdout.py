@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bayeslmm.contract import Fit
 from bayeslmm.errors import DataError, listing
-from bayeslmm.formula.design import Design, GroupTerm
+from bayeslmm.formula.design import Design, GroupTerm, rescaled
 from bayeslmm.formula.grouping import factorise
 from bayeslmm.models import Model
 from bayeslmm.mrp.estimates import Estimates
@@ -150,6 +150,7 @@ def without_rows(design: Design, left_out: NDArray[np.bool_], level: str = "") -
         terms=tuple(_term_without(term, keep) for term in design.terms),
         weights=None if design.weights is None else design.weights[keep],
         offset=None if design.offset is None else design.offset[keep],
+        survey_weights=rescaled(design.survey_weights, keep),
         rows=design.rows[keep],
         data=design.data.loc[keep].reset_index(drop=True),
         trials=None if design.trials is None else design.trials[keep],

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.contract import NEW_LEVELS, Fit, NewLevels
 from bayeslmm.errors import DataError, NewLevelsError, listing
+from bayeslmm.formula.design import PSEUDO_LIKELIHOOD
 from bayeslmm.formula.grouping import factorise
 from bayeslmm.mrp.checking import covariates, grouping_columns
 from bayeslmm.mrp.estimates import Estimates
@@ -124,13 +125,25 @@ def poststratify(
         population=sums.counts.mean(axis=0),
         plug_in=sums.modes / plan.groups.sums(plan.weights) if modes else None,
         survey=respondents(
-            fit.design.data, _response(fit, request.category), fit.design.trials, plan.groups.labels, sets
+            fit.design.data,
+            _response(fit, request.category),
+            fit.design.trials,
+            plan.groups.labels,
+            sets,
+            fit.design.survey_weights,
         ),
         outcome=fit.design.response_name if category is None else f"{fit.design.response_name} = {category}",
         engine=fit.engine,
         chains=_chains(fit, len(estimates)),
-        notes=(DRAFT_NOTE.format(engine=fit.engine),) if modes else (),
+        notes=tuple(_notes(fit, modes)),
     )
+
+
+def _notes(fit: Fit, modes: bool) -> Iterator[str]:
+    if modes:
+        yield DRAFT_NOTE.format(engine=fit.engine)
+    if fit.design.survey_weights is not None:
+        yield PSEUDO_LIKELIHOOD
 
 
 def is_draft(fit: Fit) -> bool:

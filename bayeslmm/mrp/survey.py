@@ -187,6 +187,7 @@ def respondents(
     trials: NDArray[np.float64] | None,
     labels: pd.DataFrame,
     sets: Sequence[tuple[str, ...]],
+    weights: NDArray[np.float64] | None = None,
 ) -> pd.DataFrame | None:
     """Return raw estimates from the fitted rows for the groups of a poststratification.
 
@@ -202,17 +203,23 @@ def respondents(
         Groups of the estimates.
     sets : sequence of tuple of str
         Grouping sets.
+    weights : ndarray (n,), optional
+        Survey weights; not used for binomial rows, which stand for several respondents.
 
     Returns
     -------
     DataFrame or None
-        Columns `n`, `raw`, `raw_se` in the order of `labels`; None if the rows lack a grouping variable.
+        Columns `n`, `raw`, `raw_se`, and with weights `weighted`, `weighted_se`, `n_eff`, in the order of `labels`;
+        None if the rows lack a grouping variable.
     """
     variables = list(labels.columns)
     if not set(variables) <= set(columns.columns):
         return None
     groups = make_groups(columns[variables], tuple(sets)) if variables else make_groups(columns, ((),))
     means = raw_means(groups, y, np.ones(len(y)) if trials is None else trials)
+    if weights is not None and trials is None:
+        alone, one_stratum = np.arange(len(y)), np.zeros(len(y), np.intp)
+        means = pd.concat([means, weighted_means(groups, y, weights, alone, one_stratum)], axis=1)
     return align(pd.concat([groups.labels, means], axis=1), labels)
 
 

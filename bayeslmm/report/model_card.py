@@ -101,6 +101,9 @@ def _lines(model: Describable) -> Iterable[str]:
     yield f"coefficients: {', '.join(design.coef_names) or 'none'}"
     if design.residuals is not None:
         yield design.residuals.describe()
+    if design.survey_weights is not None:
+        low, high = design.survey_weights.min(), design.survey_weights.max()
+        yield f"pseudo-likelihood: survey weights of {low:.3g} to {high:.3g} (mean 1) as powers of the rows' densities"
     if design.dropped_columns:
         yield f"left out, because others determine them: {', '.join(design.dropped_columns)}"
 

@@ -39,6 +39,7 @@ CASES = {
             "sigma": Prior("Uniform", lower=1, upper=90),
         },
     ),
+    "survey weights": ("Reaction ~ Days + (Days | Subject)", "sleepstudy", {}),
     "precision prior": (
         "Reaction ~ Days + (1 | Subject)",
         "sleepstudy",
@@ -54,6 +55,8 @@ def design_of(name):
     if name == "correlated":
         rng = np.random.default_rng(3)
         options = {"weights": rng.uniform(0.5, 2, len(frame)), "offset": rng.normal(0, 5, len(frame))}
+    if name == "survey weights":
+        options = {"survey_weights": np.random.default_rng(4).uniform(0.5, 20, len(frame))}
     return blm.model(text, frame, priors=priors, **options)
 
 
@@ -148,7 +151,9 @@ def conditional(model, density, x):
     centred = design.X @ np.linalg.inv(density.shear)
     y = design.y - (0 if design.offset is None else design.offset)
     y = y - centred[:, density.coordinates.plan.sampled] @ sampled
-    w = (np.ones(len(y)) if design.weights is None else design.weights) / sigma**2
+    w = np.ones(len(y)) / sigma**2
+    for weights in (design.weights, design.survey_weights):
+        w = w if weights is None else w * weights
     blocks, precisions = [centred[:, list(density.integrated)]], []
     for factor, template in zip(design.factors, density.coordinates.layout.unflatten(flat), strict=True):
         J, K = len(factor.levels), len(factor.effects)
@@ -172,7 +177,7 @@ def conditional(model, density, x):
     return mean, precision
 
 
-QUICK = ("one intercept", "correlated", "sampled coefficients")
+QUICK = ("one intercept", "correlated", "sampled coefficients", "survey weights")
 
 
 @pytest.mark.filterwarnings("ignore::bayeslmm.errors.DataWarning")
