@@ -93,7 +93,10 @@ def plot_intervals(
     ax.set_xlabel(f"{estimates.outcome}, with {100 * INNER_LEVEL:.0f} % and {100 * level:.4g} % intervals")
     _finish(ax, shown, percent, axis="x")
     if len(ax.get_legend_handles_labels()[0]) > 1:
-        ax.legend(frameon=False, fontsize=8, loc="lower right")
+        ax.legend(
+            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.0,
+            handletextpad=0.2, columnspacing=1.4,
+        )  # fmt: skip
     return ax
 
 
@@ -129,18 +132,22 @@ def plot_raw_against_mrp(
     raw, mrp, n = survey[column].to_numpy(), estimates.estimate, survey["n"].to_numpy()
     polled = n > 0
     ends = np.array([min(np.nanmin(raw), mrp.min()), max(np.nanmax(raw), mrp.max())])
-    ax.plot(ends, ends, color=GREY, linewidth=0.9, linestyle="--", label="no change")
+    ax.plot(ends, ends, color=GREY, linewidth=0.9, linestyle="--")
     ax.axhline(float(np.average(mrp[polled], weights=n[polled])), color=GREY, linewidth=0.7, linestyle=":")
-    ax.scatter(raw[polled], mrp[polled], s=_areas(n[polled]), color=BLUE, alpha=0.55, edgecolor="white", linewidth=0.7)
-    moved = np.argsort(-np.abs(np.nan_to_num(mrp - raw)) * polled)[:labels]
+    areas = _areas(n)
+    ax.scatter(raw[polled], mrp[polled], s=areas[polled], color=BLUE, alpha=0.55, edgecolor="white", linewidth=0.7)
+    moved = np.argsort(-np.abs(np.nan_to_num(mrp - raw)) * polled)[: min(labels, int(polled.sum()))]
     for index in _apart(moved, raw, mrp, 0.03 * float(ends[1] - ends[0])):
+        beside = 2.0 + 0.5 * float(np.sqrt(areas[index]))
         ax.annotate(
-            estimates.labels[index], (raw[index], mrp[index]), xytext=(4, 3), textcoords="offset points", fontsize=7.5
-        )
+            estimates.labels[index], (raw[index], mrp[index]), xytext=(beside, 0), textcoords="offset points",
+            fontsize=7.5, va="center",
+        )  # fmt: skip
     ax.set_xlabel(f"{column} survey mean of {estimates.outcome}")
     ax.set_ylabel("MRP estimate")
     ax.text(0.02, 0.98, _size_note(n[polled]), transform=ax.transAxes, va="top", fontsize=8, color=GREY)
     ax.set_aspect("equal", adjustable="datalim")
+    ax.margins(0.1)
     _finish(ax, estimates, percent, axis="both")
     return ax
 
@@ -192,6 +199,7 @@ def plot_pooling(
     ax.set_xticks([0, 1, 2], ["complete pooling\n(overall mean)", "partial pooling\n(MRP)", "no pooling\n(own mean)"])
     ax.set_xlim(-0.15, 2.5)
     ax.set_ylabel(estimates.outcome)
+    ax.set_title("darker: more respondents; in brackets: how many", fontsize=8, color=GREY, loc="left")
     _finish(ax, estimates, percent, axis="y")
     ax.spines["left"].set_visible(True)
     return ax
@@ -261,13 +269,18 @@ def plot_panels(
         ax.set_title(name, fontsize=8, pad=2)
         ax.set_xticks(range(len(levels)), levels, rotation=90, fontsize=7)
         ax.set_xlim(-0.6, len(levels) - 0.4)
+        ax.tick_params(axis="y", labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
         _percent_axis(ax.yaxis, _as_percent(shown, percent))
     for ax in list(grid.flat)[len(panels) :]:
         ax.set_visible(False)
+    for ax in list(grid.flat)[max(len(panels) - columns, 0) : len(panels)]:
+        ax.tick_params(axis="x", labelbottom=True)
     low, high = table["lower"].min(), table["upper"].max()
     grid[0, 0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     raw_note = ", crosses: raw survey means" if shown.survey is not None else ""
+    if raw_note and ((table["raw"] < low) | (table["raw"] > high)).any():
+        raw_note += " within this range"
     figure.supxlabel(others[0], fontsize=9)
     figure.supylabel(estimates.outcome, fontsize=9)
     figure.suptitle(f"dots: MRP with {100 * level:.4g} % intervals, line: mean over panels{raw_note}", fontsize=9)
@@ -330,7 +343,7 @@ def plot_states(
     ax.set_ylim(7.6, -0.6)
     ax.set_aspect("equal")
     ax.axis("off")
-    _colour_bar(ax, colours, norm, f"{what} of {estimates.outcome}", in_percent)
+    _colour_bar(ax, colours, norm, _what_is_shown(estimates, what), in_percent)
     return ax
 
 
@@ -396,7 +409,7 @@ def plot_map(
     ax.autoscale_view()
     ax.set_aspect("equal")
     ax.axis("off")
-    _colour_bar(ax, colours, norm, f"{what} of {estimates.outcome}", _as_percent(estimates, percent))
+    _colour_bar(ax, colours, norm, _what_is_shown(estimates, what), _as_percent(estimates, percent))
     return ax
 
 
@@ -431,6 +444,12 @@ def _by_label(estimates: Estimates, what: str) -> dict[str, float]:
     return dict(zip(estimates.labels, table[what].to_numpy(dtype=float), strict=True))
 
 
+def _what_is_shown(estimates: Estimates, what: str) -> str:
+    survey = "weighted" if estimates.survey is not None and "weighted" in estimates.survey else "raw"
+    words = {"sd": "standard deviation of", "shift": f"MRP less {survey} survey mean of", "raw": "raw survey mean of"}
+    return f"{words.get(what, what + ' of')} {estimates.outcome}"
+
+
 def _survey(estimates: Estimates) -> pd.DataFrame:
     if estimates.survey is None:
         raise DataError(
@@ -459,9 +478,7 @@ def _finish(ax: Axes, estimates: Estimates, percent: bool | None, axis: str) -> 
 
 def _percent_axis(which: Any, in_percent: bool) -> None:
     if in_percent:
-        from matplotlib.ticker import PercentFormatter
-
-        which.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        which.set_major_formatter(lambda value, _: f"{100 * value:.6g} %".replace("-", "\N{MINUS SIGN}"))
 
 
 def _areas(n: NDArray[Any]) -> NDArray[np.float64]:
@@ -469,14 +486,17 @@ def _areas(n: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _size_note(n: NDArray[Any]) -> str:
-    return f"bubbles: {n.min():,} to {n.max():,} respondents\ndotted: mean of the estimates by respondents"
+    return (
+        f"bubbles: {n.min():,} to {n.max():,} respondents\n"
+        "dashed: not moved by the model\ndotted: mean of the estimates by respondents"
+    )
 
 
 def _apart(chosen: NDArray[np.intp], x: NDArray[np.float64], y: NDArray[np.float64], least: float) -> Iterator[int]:
     """Yield points whose label has room: none whose neighbour is labelled already."""
     named: list[int] = []
     for index in chosen:
-        if all(max(abs(x[index] - x[other]), abs(y[index] - y[other])) > least for other in named):
+        if all(abs(x[index] - x[other]) > 3 * least or abs(y[index] - y[other]) > least for other in named):
             named.append(int(index))
             yield int(index)
 

@@ -65,9 +65,14 @@ def test_the_posterior_beside_rstanarm(survey, frame, truth, published):
     """Other priors than rstanarm's, so agreement is to posterior SDs."""
     post = blm.model(FORMULA + " + (1 | age)", survey, family="bernoulli").sample(seed=1, progress=False)
     estimates = blm.poststratify(post, frame, by=["state", ()], new_levels="sample", seed=1)
-    mrp, _ = error_in_points(estimates, truth)
-    assert mrp < published["state_abs_err_pct"]["mrp"]["mean"] + 0.5
+    mrp, raw = error_in_points(estimates, truth)
     national = estimates.position({})
     mean, sd = published["popn_mrp"]["mean"], published["popn_mrp"]["sd"]
+    print(
+        f"mean absolute error of states: MRP {mrp:.2f}, raw {raw:.2f} points; the population"
+        f" {estimates.estimate[national]:.3f} (SD {estimates.sd[national]:.3f}), rstanarm {mean} ({sd}),"
+        f" truth {published['true']}; Pareto k {post.run.pareto_k:.2f}"
+    )
+    assert round(mrp) == published["state_abs_err_pct"]["mrp"]["mean"]
     assert estimates.estimate[national] == pytest.approx(mean, abs=0.5 * sd)
     assert estimates.sd[national] == pytest.approx(sd, rel=0.25)
