@@ -175,6 +175,44 @@ def grouping_columns(design: Design, factors: tuple[str, ...] | None = None) -> 
     return tuple(dict.fromkeys(name for term in terms for name in term.group))
 
 
+def outside(cells: pd.DataFrame, design: Design, factors: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Return sentences on respondents whose levels are not in a population.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        The population.
+    design : Design
+        The formula met by the survey.
+    factors : tuple of str, optional
+        Grouping factors that count; all when absent.
+
+    Returns
+    -------
+    tuple of str
+        One for each grouping column with such levels.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> design = blm.build_design("y ~ (1 | state)", {"y": [1, 2, 3, 4], "state": ["CA", "CA", "TX", "TX"]})
+    >>> outside(pd.DataFrame({"state": ["CA"]}), design)
+    ("Not in the frame: 'TX' of 'state' (2 respondents, who inform the model but no estimate).",)
+    """
+    sentences = []
+    for name in grouping_columns(design, factors):
+        there, survey = set(factorise(cells[name]).labels), factorise(design.data[name])
+        absent = [level for level in survey.labels if level not in there]
+        if absent:
+            rows = np.isin(survey.codes, [survey.labels.index(level) for level in absent])
+            people = int(rows.sum() if design.trials is None else design.trials[rows].sum())
+            sentences.append(
+                f"Not in the frame: {_named(absent)} of {name!r} ({people:,} respondent{'s' * (people != 1)},"
+                " who inform the model but no estimate)."
+            )
+    return tuple(sentences)
+
+
 def check_frame(frame: PoststratFrame, model: Any, exclude: Sequence[str] = ()) -> FrameCheck:
     """Compare a frame with the data of a model; see `PoststratFrame.check`.
 

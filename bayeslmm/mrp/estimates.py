@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, listing
+from bayeslmm.errors import DataError, did_you_mean, listing
 from bayeslmm.formula.grouping import label
 from bayeslmm.mrp.grouping import ALL
 from bayeslmm.mrp.reading import read_frame, require_column
@@ -245,8 +245,9 @@ class Estimates:
             match &= (self.groups[name].map(label) == label(wanted.get(name, ALL))).to_numpy()
         if not match.any():
             raise DataError(
-                f"there is no estimate for {group!r}.\n  Groups: {listing(self.labels)}. Margins and the whole "
-                "population are there if poststratify was asked for them (margins=True)."
+                f"there is no estimate for {group!r}.\n  Groups: {listing(self.labels)}. "
+                f"{did_you_mean(str(group), self.labels)} Margins and the whole population are there if poststratify "
+                "was asked for them (margins=True)."
             )
         return int(np.flatnonzero(match)[0])
 

@@ -495,8 +495,11 @@ def _check_counts(counts: pd.Series) -> None:
     values = counts.to_numpy(dtype=float, na_value=np.nan)
     for bad, what in ((~np.isfinite(values), "missing or infinite"), (values < 0, "negative")):
         if bad.any():
-            where = listing(map(str, np.flatnonzero(bad).tolist()), 5)
-            raise DataError(f"the counts {name!r} are {what} in {int(bad.sum()):,} cells (rows {where}).")
+            where, several = listing(map(str, np.flatnonzero(bad).tolist()), 5), "s" * (int(bad.sum()) != 1)
+            raise DataError(
+                f"the counts {name!r} are {what} in {int(bad.sum()):,} cell{several} (row{several} {where}, from 0).\n"
+                "  A count says how many people a cell stands for: leave out cells without any, or write 0."
+            )
     if not values.sum() > 0:
         raise DataError(f"the counts {name!r} are all zero." if len(values) else "the frame has no cells.")
 

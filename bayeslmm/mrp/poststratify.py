@@ -14,7 +14,7 @@ from bayeslmm.contract import NEW_LEVELS, Fit, NewLevels
 from bayeslmm.errors import DataError, NewLevelsError, listing
 from bayeslmm.formula.design import PSEUDO_LIKELIHOOD
 from bayeslmm.formula.grouping import factorise
-from bayeslmm.mrp.checking import covariates, grouping_columns
+from bayeslmm.mrp.checking import covariates, grouping_columns, outside
 from bayeslmm.mrp.estimates import Estimates
 from bayeslmm.mrp.frame import PoststratFrame
 from bayeslmm.mrp.grouping import By, Groups, grouping_sets, make_groups
@@ -112,6 +112,7 @@ def poststratify(
     if new_levels not in NEW_LEVELS:
         raise DataError(f"new_levels={new_levels!r} is not one of {listing(map(repr, NEW_LEVELS))}.")
     check_draws(draws)
+    _check_arguments(fit, frame)
     sets = grouping_sets(by, margins)
     plan = _plan(fit, frame, sets, where, include, exclude, count_draws)
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
@@ -135,11 +136,22 @@ def poststratify(
         outcome=fit.design.response_name if category is None else f"{fit.design.response_name} = {category}",
         engine=fit.engine,
         chains=_chains(fit, len(estimates)),
-        notes=tuple(_notes(fit, modes)),
+        notes=tuple(_notes(fit, modes, outside(frame.data, fit.design, plan.include))),
     )
 
 
-def _notes(fit: Fit, modes: bool) -> Iterator[str]:
+def _check_arguments(fit: Any, frame: Any) -> None:
+    if not isinstance(fit, Fit):
+        raise DataError(f"a {type(fit).__name__} has no estimates to poststratify: give model.fit() or model.sample().")
+    if not isinstance(frame, PoststratFrame):
+        raise DataError(
+            f"a {type(frame).__name__} is not a population frame.\n"
+            '  Make one of a table of cells: PoststratFrame(cells, counts="n").'
+        )
+
+
+def _notes(fit: Fit, modes: bool, strangers: tuple[str, ...]) -> Iterator[str]:
+    yield from strangers
     if modes:
         yield DRAFT_NOTE.format(engine=fit.engine)
     if fit.design.survey_weights is not None:

@@ -33,7 +33,7 @@ def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | 
     Raises
     ------
     DataError
-        If the source is not a table, or a column is not in it.
+        If the source is not a table, a column is not in it, or rows to be summed are missing or negative.
 
     Examples
     --------
@@ -47,6 +47,8 @@ def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | 
         names = frame.collect_schema().names()
         for name in (*cells, *((total,) if total else ())):
             require_column(name, names)
+        if total is not None:
+            _check_weights(frame, total)
         summed = nw.len().alias("n") if total is None else nw.col(total).sum()
         if isinstance(frame, nw.LazyFrame):
             summed = summed.cast(nw.Float64)  # DuckDB sums integers into 128 bits, which pandas takes for objects
@@ -54,6 +56,21 @@ def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | 
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect("pyarrow")
     return frame.to_pandas().reset_index(drop=True)
+
+
+def _check_weights(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], name: str) -> None:
+    """Refuse what a sum would hide; counted where the rows are."""
+    weight = nw.col(name)
+    if not frame.collect_schema()[name].is_numeric():
+        raise DataError(f"the weights {name!r} are not numbers.")
+    bad = frame.select(weight.is_null().sum().alias("missing"), (weight < 0).sum().alias("negative"))
+    counts = (bad.collect("pyarrow") if isinstance(bad, nw.LazyFrame) else bad).row(0)
+    for count, what in zip(counts, ("missing", "negative"), strict=True):
+        if count:
+            raise DataError(
+                f"the weights {name!r} are {what} in {count:,} row{'s' * (count != 1)}.\n"
+                "  A weight says how many people a row stands for: leave out rows without any, or write 0."
+            )
 
 
 def _as_narwhals(source: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:

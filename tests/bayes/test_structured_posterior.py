@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from arviz_stats.base import array_stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.posterior import Posterior
 from bayeslmm.formula.structured import areas, laplacian, read_adjacency
+from bayeslmm.mrp.tiles import US_TILES
 
 RING = {"A": ["B"], "B": ["C"], "C": ["D"], "D": ["E"], "E": ["A", "C"]}
 
@@ -87,3 +89,41 @@ def test_a_saved_posterior_keeps_order_and_neighbours(post, tmp_path):
     new = pd.DataFrame({"age": ["f", "a"], "area": ["D", "E"]})
     np.testing.assert_allclose(again.linpred_draws(new), post.linpred_draws(new), rtol=1e-12)
     pd.testing.assert_frame_equal(again.ranef["icar(area)"], post.ranef["icar(area)"])
+
+
+@pytest.mark.slow
+def test_binomial_posteriors_by_laplace_and_by_pymc_agree():
+    """A poll with neighbouring ages and states: parameters and poststratified estimates within Monte Carlo error.
+
+    States are neighbours where their tiles of the map touch; Florida, on an edge, has none and keeps an effect of its
+    own.
+    """
+    at = {place: state for state, place in US_TILES.items()}
+    touching = {
+        state: [at[to] for to in ((row + 1, column), (row, column + 1)) if to in at]
+        for state, (row, column) in US_TILES.items()
+    }
+    simulated = blm.datasets.simulate_poll(1500, seed=4)
+    ages = pd.CategoricalDtype(["18-29", "30-44", "45-64", "65+"], ordered=True)
+    poll = simulated.poll.astype({"age": ages})
+    formula = "yes ~ sex + rw(1 | age) + icar(1 | state) + (1 | educ)"
+    model = blm.model(formula, poll, family="bernoulli", adjacency=touching)
+    frame = blm.PoststratFrame(simulated.population.drop(columns="p"))
+    ours = model.sample(1000, chains=2, seed=1, engine="laplace", progress=False)
+    theirs = blm.collapse(model).sample(2000, chains=2, tune=1500, seed=2, engine="latent", progress=False)
+    estimates = [blm.poststratify(post, frame, by=["state", "age"], seed=1) for post in (ours, theirs)]
+    draws = [
+        np.concatenate([np.stack(list(post.parameters.values()), axis=-1), shares.draws.reshape(2, -1, len(shares))], 2)
+        for post, shares in zip((ours, theirs), estimates, strict=True)
+    ]
+    ess = [array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk") for values in draws]
+    means, sds = ([getattr(values, what)(axis=(0, 1)) for values in draws] for what in ("mean", "std"))
+    z = (means[0] - means[1]) / np.sqrt(sds[0] ** 2 / ess[0] + sds[1] ** 2 / ess[1])
+    gap = 100 * np.abs(estimates[0].estimate - estimates[1].estimate).max()
+    print(
+        f"{z.size} quantities: differences of {np.abs(z).max():.1f} Monte Carlo errors at most; shares within {gap:.2f}"
+        f" points; SDs {(sds[0] / sds[1]).min():.2f} to {(sds[0] / sds[1]).max():.2f} times PyMC's;"
+        f" smallest ESS {ess[0].min():.0f} and {ess[1].min():.0f}, Pareto k {ours.run.pareto_k:.2f}"
+    )
+    assert np.abs(z).max() < 5
+    assert ((sds[0] / sds[1] > 0.8) & (sds[0] / sds[1] < 1.25)).all()

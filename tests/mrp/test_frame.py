@@ -61,8 +61,9 @@ def test_microdata_are_counted_or_weighed(poll):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([1, -1], r"negative in 1 cells \(rows 1\)"),
-        ([1, np.nan], r"missing or infinite in 1 cells"),
+        ([1, -1], r"negative in 1 cell \(row 1, from 0\)"),
+        ([-1, -1], r"negative in 2 cells \(rows 0, 1, from 0\)"),
+        ([1, np.nan], r"missing or infinite in 1 cell "),
         ([1, np.inf], r"missing or infinite"),
         ([0, 0], r"all zero"),
         (["1", "2"], r"not numbers"),
@@ -86,6 +87,31 @@ def test_unusable_counts_are_refused(counts, message):
 def test_what_is_no_frame_is_refused(source, options, message):
     with pytest.raises(DataError, match=message):
         PoststratFrame(source, **options)
+
+
+@pytest.mark.parametrize("source", ["pandas", "polars", "polars lazy", "pyarrow", "duckdb"])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, None, 2.0], r"the weights 'w' are missing in 1 row\."),
+        ([3.0, -1.0, -1.0], r"the weights 'w' are negative in 2 rows\."),
+        (["a", "b", "c"], r"the weights 'w' are not numbers"),
+    ],
+)
+def test_weights_that_a_sum_would_hide_are_refused(source, weights, message):
+    people = pa.table({"g": ["a", "a", "b"], "w": weights})
+    if source == "duckdb":
+        duckdb = pytest.importorskip("duckdb")
+        given = duckdb.from_arrow(people)
+    else:
+        given = {
+            "pandas": people.to_pandas,
+            "polars": lambda: pl.from_arrow(people),
+            "polars lazy": lambda: pl.from_arrow(people).lazy(),
+            "pyarrow": lambda: people,
+        }[source]()
+    with pytest.raises(DataError, match=message):
+        PoststratFrame.from_microdata(given, ["g"], weights="w")
 
 
 def test_a_text_file_is_not_taken_for_parquet(tmp_path):

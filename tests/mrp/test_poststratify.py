@@ -281,3 +281,18 @@ def test_the_categories_of_an_ordered_response_add_up():
 def test_a_response_without_categories_has_none(known_fit, cells):
     with pytest.raises(DataError, match="the response has no categories"):
         poststratify(known_fit(), PoststratFrame(cells), category="yes")
+
+
+def test_what_is_neither_fit_nor_frame_is_named(known_fit, cells, poll):
+    with pytest.raises(DataError, match=r"DataFrame is not a population frame.*\n.*PoststratFrame\(cells"):
+        poststratify(known_fit(), cells)
+    with pytest.raises(DataError, match=r"a Model has no estimates.*model\.fit\(\)"):
+        poststratify(blm.model("y ~ 1 + (1 | state)", poll.assign(y=np.arange(len(poll)))), PoststratFrame(cells))
+
+
+def test_respondents_outside_the_frame_are_counted(known_fit, cells, poll):
+    inside = PoststratFrame(cells[cells["state"] != "CA"])
+    count = int((poll["state"] == "CA").sum())
+    assert f"Not in the frame: 'CA' of 'state' ({count} respondents" in str(poststratify(known_fit(), inside).summary())
+    filtered = poststratify(known_fit(), PoststratFrame(cells), where={"state": "TX"})
+    assert not any("Not in the frame" in note for note in filtered.notes)

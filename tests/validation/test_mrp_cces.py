@@ -120,8 +120,8 @@ def test_the_posterior_of_all_respondents(everyone, frame, reference):
     nation = 100 * (estimates.estimate[whole] - fits["full"]["national"])
     print(
         f"posterior of 59,810 respondents (Pareto k {post.run.pareto_k:.2f}): states differ from lme4 by"
-        f" {state.mean():.2f} points on average, at most {state.max():.2f}; the nation {100 * estimates.estimate[whole]:.2f} %"
-        f" (SD {100 * estimates.sd[whole]:.2f}), {nation:+.2f} points"
+        f" {state.mean():.2f} points on average, at most {state.max():.2f}; the nation"
+        f" {100 * estimates.estimate[whole]:.2f} % (SD {100 * estimates.sd[whole]:.2f}), {nation:+.2f} points"
     )
     assert state.max() < 0.5
     assert abs(nation) < 0.2

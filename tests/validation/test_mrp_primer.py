@@ -111,7 +111,7 @@ def test_the_posterior_beside_the_fit(polls, frame, estimates):
     bayes = blm.poststratify(post, frame, by=["state", ()], exclude=["poll"], new_levels="sample", seed=1)
     moved, whole = 100 * np.abs(bayes.estimate - estimates.estimate), bayes.position({})
     print(
-        f"posterior (Pareto k {post.run.pareto_k:.2f}) against the Laplace fit: states move by {moved.mean():.2f} points"
+        f"posterior (Pareto k {post.run.pareto_k:.2f}) against the draft: states move by {moved.mean():.2f} points"
         f" on average, at most {moved.max():.2f} ({bayes.labels[int(moved.argmax())]}); SDs are"
         f" {np.median(bayes.sd / estimates.sd):.2f} times the draft's (median);"
         f" the nation {100 * bayes.estimate[whole]:.2f} %"
