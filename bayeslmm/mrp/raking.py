@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AGREEMENT = 1e-6
+SHOWN_ZEROS = 5
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Raking:
         Whether every gap is within the tolerance.
     zeros : int
         Cells that stay zero because the seed has them zero (structural zeros).
+    absent : int
+        Combinations of levels of the raked variables that have no cell, and so stay zero too.
+    absent_named : tuple of str
+        The first of them.
 
     Examples
     --------
@@ -89,13 +95,20 @@ class Raking:
     iterations: int
     converged: bool
     zeros: int
+    absent: int = 0
+    absent_named: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         state = "converged" if self.converged else "did not converge"
         lines = [
             f"Raking {state} after {self.iterations} round{'s' * (self.iterations != 1)}; structural zeros: "
-            f"{self.zeros:,} cell{'s' * (self.zeros != 1)}."
+            f"{self.zeros:,} cell{'s' * (self.zeros != 1)} of count zero, {self.absent:,} "
+            f"combination{'s' * (self.absent != 1)} without a cell."
         ]
+        if self.absent:
+            more = self.absent - len(self.absent_named)
+            named = ", ".join(self.absent_named) + f" and {more:,} more" * (more > 0)
+            lines.append(f"  nobody is put where the seed has no cell: {named}")
         lines += [
             f"  {name}: largest gap {gap:.1e} of the total" for name, gap in zip(self.margins, self.gaps, strict=True)
         ]
@@ -196,6 +209,7 @@ def rake_cells(
     coded = [_code_margin(data, counts, margin) for margin in margins]
     names = [margin.name for margin in margins]
     raked, report = rake(counts, coded, names=names, tolerance=tolerance, max_rounds=max_rounds)
+    report = _with_absent(report, data, list(dict.fromkeys(name for margin in margins for name in margin.variables)))
     if not report.converged:
         warnings.warn(
             f"{report}\n  The margins cannot all hold with these zero cells, or agree in pairs but not together.",
@@ -203,6 +217,20 @@ def rake_cells(
             stacklevel=3,
         )
     return raked, report
+
+
+def _with_absent(report: Raking, data: pd.DataFrame, names: list[str]) -> Raking:
+    """Add the combinations of levels that no cell has."""
+    levels = [data[name].unique() for name in names]
+    size = math.prod(len(values) for values in levels)
+    present = data[names].drop_duplicates()
+    absent = size - len(present)
+    if not absent:
+        return report
+    there = set(present.itertuples(index=False, name=None))
+    lacking = (combination for combination in product(*levels) if combination not in there)
+    shown = tuple(" x ".join(map(str, combination)) for combination in islice(lacking, SHOWN_ZEROS))
+    return replace(report, absent=absent, absent_named=shown)
 
 
 def _code_margin(

@@ -72,6 +72,13 @@ def test_structural_zeros_stay_and_are_counted():
     assert raked.raking.zeros == 1
 
 
+def test_combinations_without_a_cell_are_named():
+    seed = {"sex": ["f", "f", "m"], "age": ["old", "young", "young"], "n": [1.0, 2.0, 3.0]}
+    raked = PoststratFrame.from_margins({"sex": {"f": 60, "m": 40}, "age": {"old": 30, "young": 70}}, seed=seed)
+    assert (raked.raking.zeros, raked.raking.absent) == (0, 1)
+    assert "1 combination without a cell.\n  nobody is put where the seed has no cell: m x old" in str(raked.raking)
+
+
 def test_margins_that_zeros_forbid_warn():
     """f are all young; more f than young people cannot be."""
     seed = {**SEED, "n": [0.0, 20.0, 40.0, 30.0]}
