@@ -80,6 +80,16 @@ def poll(space):
     assert errors["covered_90"].mean() > 0.75
 
 
+def election(space):
+    # The census has fewer graduates than the survey; the errors are those that the story states.
+    errors = 100 * space["errors"][["error", "raw_error"]]
+    assert space["frame"].raking.converged
+    assert errors["error"].abs().mean() < 0.6 * errors["raw_error"].abs().mean()
+    assert errors["raw_error"].abs().mean() > 10
+    assert -4 < errors["error"].mean() < -1
+    assert 0.4 < space["errors"]["covered_90"].mean() < 0.6
+
+
 def priors(space):
     medians = space["seen"].table()["posterior median"]
     assert medians["too sure"] < 0.5 * medians["uniform"]
@@ -95,7 +105,10 @@ def wide_to_long(space):
     assert space["mundlak"].fixef["tenure"] == pytest.approx(space["within"], rel=1e-3)
 
 
-CHECKS = {check.__name__: check for check in (schools, ratings, wages, complaints, poll, priors, sleep, wide_to_long)}
+CHECKS = {
+    check.__name__: check
+    for check in (schools, ratings, wages, complaints, poll, election, priors, sleep, wide_to_long)
+}
 
 
 def test_every_story_has_its_check():

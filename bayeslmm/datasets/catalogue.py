@@ -202,4 +202,32 @@ CATALOGUE = (
             "urban": "lives in a town: Y yes, N no",
         },
     ),
+    DataSet(
+        "cces2016",
+        "64,600 Americans after the election of 2016: how they voted, where they live and who they are",
+        "Cooperative Congressional Election Study 2016 (Ansolabehere & Schaffner), in the selection of S. Miller",
+        R_DATA.format(package="stevedata", licence="GPL-2 or later"),
+        {
+            "trump": "says to have voted for Trump: 1 yes, 0 for somebody else; missing without a vote",
+            "state": "state, by postal code",
+            "age": "2016 minus the year of birth",
+            "sex": "sex",
+            "race": "race or ethnicity",
+            "college": "has a college degree",
+        },
+    ),
+    DataSet(
+        "states2016",
+        "The 50 states and the District of Columbia at the elections of 2012 and 2016",
+        "US Census Bureau; Elections Project, George Mason University; Leip, Atlas of U.S. Presidential Elections",
+        "values published in the R packages stevedata (GPL-2 or later), pscl (GPL-2) and dslabs (Artistic-2.0)",
+        {
+            "state": "state, by postal code",
+            "region": "Census region",
+            "college": "share of adults with a college degree",
+            "turnout": "votes for President as a share of those eligible to vote, 2016",
+            "obama2012": "Obama's share of the vote, 2012",
+            "trump2016": "Trump's share of the vote, 2016",
+        },
+    ),
 )

@@ -22,6 +22,8 @@ SHAPES = {
     "Machines": (54, 3),
     "Orthodont": (108, 4),
     "Contraception": (1934, 6),
+    "cces2016": (64600, 6),
+    "states2016": (51, 6),
 }
 
 # factor columns: number of levels, first levels in the order of R, ordered or not
@@ -76,7 +78,7 @@ def test_every_column_is_a_number_or_a_factor_and_factors_have_no_gaps(name):
             assert set(values.cat.codes) == set(range(len(values.cat.categories)))
         else:
             assert values.dtype in ("int64", "float64"), column
-        assert name == "nlswork" or not values.isna().any()
+        assert (name, column) == ("cces2016", "trump") or name == "nlswork" or not values.isna().any()
 
 
 @pytest.mark.parametrize(("name", "column"), FACTORS)
@@ -88,7 +90,7 @@ def test_levels_stand_in_the_order_of_the_source(name, column):
     assert dtype.ordered is ordered
 
 
-@pytest.mark.parametrize("name", [name for name in SHAPES if name not in {"nlswork", "radon"}])
+@pytest.mark.parametrize("name", sorted(set(SHAPES) - {"nlswork", "radon", "cces2016", "states2016"}))
 def test_all_values_and_levels_agree_with_the_reference_data(name, shared):
     folder = shared / "reference" / "data"
     columns = json.loads((folder / f"{name}.json").read_text())["columns"]
@@ -118,6 +120,16 @@ def test_nlswork_and_radon_agree_with_the_validation_copies(shared):
     for column in ["log_radon", "floor", "log_uranium"]:
         np.testing.assert_allclose(radon[column], theirs[column], rtol=0, atol=1e-12)
     assert radon["county"].astype(str).to_list() == theirs["county"].to_list()
+
+
+def test_the_election_is_the_one_that_took_place():
+    """Official results: Leip's Atlas for 2012, the Federal Election Commission for 2016, to a tenth of a point."""
+    states = datasets.load("states2016").set_index("state")
+    assert states["trump2016"][["TX", "MI", "NY", "MD"]].tolist() == pytest.approx(
+        [0.522, 0.475, 0.365, 0.339], abs=1e-3
+    )
+    assert states["obama2012"][["OH", "DC"]].tolist() == pytest.approx([0.506, 0.909], abs=1e-3)
+    assert set(datasets.load("cces2016")["state"].cat.categories) == set(states.index)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,7 @@ def test_describe_gives_kind_and_meaning_of_every_column():
 def test_an_unknown_name_lists_the_names_and_offers_the_nearest(ask):
     with pytest.raises(DataError, match=r"no packaged data set 'insteval'.*nlschools.*Did you mean 'InstEval'\?"):
         ask("insteval")
-    with pytest.raises(DataError, match=r"no packaged data set 'nope'\. Packaged: .*Contraception\.$"):
+    with pytest.raises(DataError, match=r"no packaged data set 'nope'\. Packaged: .*states2016\.$"):
         ask("nope")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,10 +97,62 @@ def make_radon(shared: Path) -> pd.DataFrame:
     return frame
 
 
+def make_cces2016() -> pd.DataFrame:
+    source = from_r("stevedata", "TV16")
+    postal = postal_codes()
+    return pd.DataFrame(
+        {
+            "trump": source["votetrump"].astype("float64"),
+            "state": categories(source["state"].map(postal)),
+            "age": source["age"].astype("int64"),
+            "sex": categories(source["female"].map({0: "male", 1: "female"})),
+            "race": categories(source["racef"]),
+            "college": categories(source["collegeed"].map({0: "no", 1: "yes"})),
+        }
+    )
+
+
+def make_states2016() -> pd.DataFrame:
+    """The result is dslabs'; stevedata's own `trumpshare` is off by 17 points in New York and Maryland."""
+    source = from_r("stevedata", "election_turnout").set_index("state")
+    names = source.index.to_series().replace({"District of Columbia": "DC"})
+    democratic = from_r("pscl", "presidentialElections").set_index(["year", "state"])["demVote"]
+    result = from_r("dslabs", "results_us_election_2016").set_index("state")
+    clinton = pd.Series(democratic[2016].reindex(names).to_numpy(), source.index)
+    assert (clinton - result["clinton"]).abs().max() < 2
+    frame = pd.DataFrame(
+        {
+            "state": source.index.map(postal_codes()),
+            "region": categories(source["region"].replace({"North Central": "Midwest"}).to_numpy()),
+            "college": source["percoled"].to_numpy() / 100,
+            "turnout": source["turnoutho"].to_numpy() / 100,
+            "obama2012": democratic[2012].reindex(names).to_numpy() / 100,
+            "trump2016": result["trump"].reindex(source.index).to_numpy() / 100,
+        }
+    )
+    frame["state"] = categories(frame["state"])
+    assert len(frame) == 51
+    assert not frame.isna().any(axis=None)
+    return frame.sort_values("state", ignore_index=True)
+
+
+def postal_codes() -> dict[str, str]:
+    source = from_r("Stat2Data", "Election16")
+    return {
+        **dict(zip(source["State"].str.strip(), source["Abr"].str.strip(), strict=True)),
+        "District of Columbia": "DC",
+    }
+
+
+def categories(values: Any) -> pd.Categorical:
+    return pd.Categorical(values, categories=sorted(set(values)))
+
+
 def main(shared: Path) -> None:
     frames = {name: make_reference_set(name, shared / "reference" / "data") for name in PACKAGES}
     frames["nlswork"] = make_nlswork(shared)
     frames["radon"] = make_radon(shared)
+    frames["cces2016"], frames["states2016"] = make_cces2016(), make_states2016()
     for name, frame in frames.items():
         path = TARGET / f"{name}.parquet"
         frame.to_parquet(path, engine="pyarrow", compression="zstd", compression_level=19, index=False)
