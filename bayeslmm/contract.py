@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import DataError, did_you_mean, listing
+from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,6 +57,36 @@ def tidy_effects(effects: str | Sequence[str], kinds: Sequence[str]) -> list[str
     if unknown:
         raise DataError(f"there is no kind of effect {unknown[0]!r}. Kinds: {listing(kinds)}.")
     return wanted
+
+
+def check_effect(factor: str, effect: str, known: Sequence[str], error: type[BayesLmmError] = DataError) -> str:
+    """Return the name of an effect of a grouping factor, refusing one that is not there.
+
+    Parameters
+    ----------
+    factor : str
+        The grouping factor.
+    effect : str
+        The effect.
+    known : sequence of str
+        Its effects.
+    error : type, default DataError
+        What is raised.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Examples
+    --------
+    >>> check_effect("Subject", "Days", ["Intercept", "Days"])
+    'Days'
+    """
+    if effect not in known:
+        hint = did_you_mean(effect, known)
+        raise error(f"{factor!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
+    return effect
 
 
 def level_effects(

@@ -329,6 +329,11 @@ class Family:
         """Name of the family's own parameter ("alpha", "kappa", "threshold" and so on); empty when it has none."""
         return self.row.parameter
 
+    @property
+    def ratio(self) -> str:
+        """What the exponential of a difference of linear predictors is called; empty where it is nothing."""
+        return {"logit": "odds ratio", "log": "ratio"}.get(self.link, "")
+
     def inverse_link(self, eta: Array) -> Array:
         """Return the mean for a linear predictor.
 

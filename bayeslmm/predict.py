@@ -416,3 +416,33 @@ def _engine_mean(link: str, eta: Any, variance: Any) -> Any:
     nodes = zip(map(float, NODES), map(float, WEIGHTS), strict=True)
     terms = [weight * inverses[link](eta + node * sd) for node, weight in nodes]
     return sum(terms[1:], terms[0])
+
+
+def numeric_column(design: Design, name: str) -> NDArray[np.float64]:
+    """Return a numeric column of the fitted rows.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+    name : str
+        The column.
+
+    Returns
+    -------
+    ndarray (n,)
+        Its values.
+
+    Raises
+    ------
+    DataError
+        If there is no such numeric column.
+    """
+    data = design.data
+    numeric = [str(column) for column in data.columns if pd.api.types.is_numeric_dtype(data[column])]
+    if name not in numeric:
+        raise DataError(
+            f"there is no numeric column {name!r} in the model.\n"
+            f"  Numeric columns: {listing(numeric)}. {did_you_mean(name, numeric)}".rstrip()
+        )
+    return data[name].to_numpy(dtype=np.float64)

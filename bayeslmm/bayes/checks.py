@@ -273,6 +273,41 @@ def replicate_responses(post: Posterior, draws: int, *, marginal: bool, seed: in
     return xr.DataTree.from_dict({"posterior_predictive": predictive, "observed_data": observed})
 
 
+def simulate_responses(
+    post: Posterior, n: int, new_data: Any, *, keep_effects: bool, seed: int | None
+) -> NDArray[np.float64]:
+    """Return simulated responses, each from a draw of its own; draws repeat where more are asked for than there are.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    n : int
+        Responses.
+    new_data : data frame, optional
+        Rows; the fitted ones when None.
+    keep_effects : bool
+        Keep the draws of the fitted groups' effects; otherwise every group is a new one.
+    seed : int or None
+        Makes them reproducible.
+
+    Returns
+    -------
+    ndarray (n, rows)
+        Responses.
+    """
+    from bayeslmm.bayes.responses import simulate
+
+    if n < 1:
+        raise DataError(f"n={n}: at least one response is needed.")
+    design = post._design_for(new_data)
+    design = design if keep_effects else with_new_groups(design)
+    rng = np.random.default_rng(None if seed is None else [seed, 1])
+    chosen = rng.choice(post.n_draws, size=n, replace=n > post.n_draws)
+    eta = post._linear(design, chosen, "sample", None, seed)
+    return simulate(post, design, eta, chosen, rng)
+
+
 def with_new_groups(design: Any) -> Any:
     """Return the design with every level of every grouping factor replaced by one that was never seen.
 
@@ -288,7 +323,9 @@ def with_new_groups(design: Any) -> Any:
     """
     terms = tuple(
         replace(
-            term, codes=term.codes + np.int32(len(term.levels)), new_levels=tuple(f"new {name}" for name in term.levels)
+            term,
+            codes=term.codes + np.int32(len(term.levels)),
+            new_levels=(*(f"new {name}" for name in term.levels), *term.new_levels),
         )
         for term in design.terms
     )

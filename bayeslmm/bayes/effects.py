@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.bayes.groups import effect_draws
+from bayeslmm.bayes.inference import spread_of_effects
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,14 +22,21 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design, Factor
 
 Scale = Literal["response", "link"]
+GroupEffects = Literal["integrated", "zero", "fitted"]
 CHUNK_NUMBERS = 1 << 22
 STEP = 1e-4
+NODES = 21
+MEANINGS = {
+    "integrated": "group effects integrated over their distribution",
+    "zero": "in an average group",
+    "fitted": "in the fitted groups",
+}
 FACTOR_CONTRASTS = ("reference", "sequential", "pairwise")
 NUMBER_CONTRASTS = ("sd", "iqr", "minmax")
 
 
 @dataclass(frozen=True, repr=False)
-class EffectDraws:
+class EffectDraws(Tabular):
     """Draws of differences, with labels.
 
     Parameters
@@ -43,6 +51,8 @@ class EffectDraws:
         What the table is called.
     notes : tuple of str
         What was averaged over.
+    null : float
+        No difference: 0, or 1 for ratios.
 
     Examples
     --------
@@ -58,10 +68,11 @@ class EffectDraws:
     level: float = 0.95
     title: str = "Contrasts"
     notes: tuple[str, ...] = ()
+    null: float = 0.0
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The labels, then posterior mean, SD, ends of the central interval, and the probability of being above 0."""
+        """The labels, then posterior mean, SD, central interval, and the probability of being above `null`."""
         tail = (1 - self.level) / 2
         lower, upper = np.quantile(self.draws, [tail, 1 - tail], axis=0)
         numbers = {
@@ -69,7 +80,7 @@ class EffectDraws:
             "se": self.draws.std(axis=0, ddof=1),
             "lower": lower,
             "upper": upper,
-            "positive": (self.draws > 0).mean(axis=0),
+            "positive": np.where(np.isnan(self.draws[0]), np.nan, (self.draws > self.null).mean(axis=0)),
         }
         return self.labels.reset_index(drop=True).assign(**numbers)
 
@@ -94,14 +105,9 @@ class EffectDraws:
         frame = self.frame
         names = [" ".join(map(str, row)) for row in self.labels.itertuples(index=False)]
         numbers = frame[["estimate", "se", "lower", "upper", "positive"]].set_axis(names)
-        notes = (*self.notes, f"{100 * self.level:g} % intervals; positive: posterior probability of being above 0.")
+        meaning = f"positive: posterior probability of being above {self.null:g}"
+        notes = (*self.notes, f"{100 * self.level:g} % intervals; {meaning}.")
         return Table(numbers, title=self.title, notes=notes, shared=(("estimate", "se", "lower", "upper"),))
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
 
 
 # --- contrasts of group effects ------------------------------------------------------------------------------------
@@ -300,12 +306,54 @@ def slopes(
     for name in asked:
         if name not in numbers:
             raise ComparisonError(f"{name!r} is not a number, so it has no slope: use comparisons().")
-    changes = []
-    for name in asked:
-        x = frame[name].to_numpy(dtype=np.float64)
-        step = STEP * (float(np.ptp(x)) or 1.0)
-        changes.append(Change(name, "dY/dX", x - step / 2, x + step / 2, step))
+    changes = [_slope_change(frame, name) for name in asked]
     return _averaged(post, frame, changes, by, scale, include, level, "Average slopes")
+
+
+def _slope_change(frame: pd.DataFrame, name: str) -> Change:
+    x = frame[name].to_numpy(dtype=np.float64)
+    step = STEP * (float(np.ptp(x)) or 1.0)
+    return Change(name, "dY/dX", x - step / 2, x + step / 2, step)
+
+
+def marginal_effects(
+    post: Posterior, variables: str | Sequence[str] | None, group_effects: GroupEffects, level: float
+) -> EffectDraws:
+    """Return derivatives for numbers and differences from the first level for factors, averaged over the data.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    variables : str or sequence of str, optional
+        Predictors; all when absent.
+    group_effects : {"integrated", "zero", "fitted"}
+        Expected responses averaged over the distribution of the group effects, by quadrature; of an average group; of
+        the fitted groups.
+    level : float
+        Probability inside the intervals.
+
+    Returns
+    -------
+    EffectDraws
+        Columns `term`, `contrast`.
+
+    Raises
+    ------
+    ComparisonError
+        If there is no such predictor, or no such choice of group effects.
+    """
+    if group_effects not in MEANINGS:
+        raise ComparisonError(f"group_effects={group_effects!r} is not one of {listing(map(repr, MEANINGS))}.")
+    frame = rows_to_average(post, None)
+    changes = []
+    for name in _asked(post, frame, variables):
+        changes += [_slope_change(frame, name)] if _is_number(frame[name]) else changes_of(frame, name, None)
+    include = None if group_effects == "fitted" else ()
+    return _averaged(
+        post, frame, changes, None, "response", include, level, "Average marginal effects", MEANINGS[group_effects],
+        integrate=group_effects == "integrated",
+    )  # fmt: skip
 
 
 def rows_to_average(post: Posterior, new_data: Any) -> pd.DataFrame:
@@ -467,6 +515,9 @@ def _averaged(
     include: Sequence[str] | None,
     level: float,
     title: str,
+    whose: str = "",
+    *,
+    integrate: bool = False,
 ) -> EffectDraws:
     if scale not in ("response", "link"):
         raise ComparisonError(f'scale={scale!r} is not one of "response", "link".')
@@ -482,7 +533,7 @@ def _averaged(
     for change in changes:
         high, low = (
             averaged_predictions(
-                post, _design_of(post, frame.assign(**{change.variable: value})), average, scale, include
+                post, _design_of(post, frame.assign(**{change.variable: value})), average, scale, include, integrate
             )
             for value in (change.high, change.low)
         )
@@ -491,8 +542,8 @@ def _averaged(
             {"term": change.variable, "contrast": change.label, **dict(zip(names, key, strict=True))} for key in keys
         ]
     what = "expected response" if scale == "response" else "linear predictor"
-    whose = "group effects included" if include is None else f"group effects of {listing(include) or 'none'} included"
-    note = f"Of the {what}, averaged over {len(frame):,} rows, {whose}."
+    chosen = "group effects included" if include is None else f"group effects of {listing(include) or 'none'} included"
+    note = f"Of the {what}, averaged over {len(frame):,} rows, {whose or chosen}."
     return EffectDraws(pd.DataFrame(labels), np.concatenate(parts, axis=1), level, title, (note,))
 
 
@@ -541,6 +592,7 @@ def averaged_predictions(
     average: NDArray[np.float64],
     scale: Scale,
     include: Sequence[str] | None,
+    integrate: bool = False,
 ) -> NDArray[np.float64]:
     """Return weighted sums of predictions over rows, for every draw, in pieces.
 
@@ -556,6 +608,8 @@ def averaged_predictions(
         What is predicted.
     include : sequence of str, optional
         Grouping factors that count.
+    integrate : bool, default False
+        Average over the distribution of the group effects, by quadrature; `include` is then empty.
 
     Returns
     -------
@@ -564,8 +618,17 @@ def averaged_predictions(
     """
     total = np.empty((post.n_draws, average.shape[1]))
     step = max(1, CHUNK_NUMBERS // max(design.n, 1))
+    covariances = post.effect_covariances() if integrate else {}
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     for start in range(0, post.n_draws, step):
         chosen = np.arange(start, min(start + step, post.n_draws))
         eta = post._linear(design, chosen, "error", include, None)
-        total[chosen] = (eta if scale == "link" else post._expected(design, eta, chosen)) @ average
+        if scale == "link" or not integrate:
+            total[chosen] = (eta if scale == "link" else post._expected(design, eta, chosen)) @ average
+            continue
+        spread = spread_of_effects(design, {name: value[chosen] for name, value in covariances.items()})
+        total[chosen] = sum(
+            weight * (post._expected(design, eta + z * spread, chosen) @ average)
+            for z, weight in zip(nodes, weights / weights.sum(), strict=True)
+        )
     return total

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from bayeslmm.contract import check_effect
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 from bayeslmm.formula.design import refuse_survey_weights
 from bayeslmm.formula.residuals import refuse
@@ -72,9 +73,7 @@ def effect_draws(
     """
     factor = factor_named(post, group)
     known = factor.shown_effects
-    if effect not in known:
-        hint = did_you_mean(effect, known)
-        raise error(f"{group!r} has no effect {effect!r}.\n  Effects: {listing(known)}. {hint}".rstrip())
+    check_effect(group, effect, known, error)
     return factor, factor.of_members(post.draws(f"b_{group}"))[:, :, known.index(effect)]
 
 

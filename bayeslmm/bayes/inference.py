@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.formula.design import Design
 
 OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -229,36 +230,6 @@ def rope(post: Posterior, name: str, lower: float, upper: float) -> pd.Series:
     return pd.Series({"below": below, "inside": 1 - below - above, "above": above}, name=name)
 
 
-def variance_partition(post: Posterior) -> pd.DataFrame:
-    """Return draws of the variance each grouping factor and the residual contribute, averaged over the rows.
-
-    For other than Gaussian models these are variances on the scale of the linear predictor; see
-    `Family.latent_variance`.
-
-    Parameters
-    ----------
-    post : Posterior
-        The posterior.
-
-    Returns
-    -------
-    DataFrame (S, F + 1)
-        Variances; a row divided by its sum gives shares, which for a random intercept is the ICC.
-
-    References
-    ----------
-    Johnson (2014), *Methods in Ecology and Evolution* 5(9), for random slopes.
-    """
-    parts = {}
-    covariances = post.effect_covariances()
-    for factor in post.design.condensed.factors:
-        second_moment = factor.Z.T @ factor.Z / post.design.n
-        parts[factor.name] = np.einsum("skl,kl->s", covariances[factor.name], second_moment)
-    gaussian = post.response.is_gaussian_identity
-    parts["Residual"] = mean_residual_variance(post) if gaussian else latent_residual(post)
-    return pd.DataFrame(parts)
-
-
 def latent_residual(post: Posterior) -> NDArray[np.float64]:
     """Return draws of the variance of a response about its expectation, on the scale of the linear predictor.
 
@@ -309,13 +280,32 @@ def average_expectation(post: Posterior) -> NDArray[np.float64]:
     for start in range(0, post.n_draws, step):
         chosen = np.arange(start, min(start + step, post.n_draws))
         eta = post._linear(design, chosen, "error", (), None)
-        spread = np.zeros_like(eta)
-        for factor in design.factors:
-            spread += np.einsum("nk,skl,nl->sn", factor.Z, covariances[factor.name][chosen], factor.Z)
-        spread = np.sqrt(spread)
+        spread = spread_of_effects(design, {name: value[chosen] for name, value in covariances.items()})
         at_nodes = [post.response.inverse_link(eta + z * spread).mean(axis=1) for z in nodes]
         averages[chosen] = weights @ np.array(at_nodes) / weights.sum()
     return averages
+
+
+def spread_of_effects(design: Design, covariances: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the SD of the group effects' part of the linear predictor of each row.
+
+    Parameters
+    ----------
+    design : Design
+        The rows.
+    covariances : mapping of str to ndarray (S, K, K)
+        Draws of the covariance of each factor's effects.
+
+    Returns
+    -------
+    ndarray (S, n)
+        Standard deviations; zero without group effects.
+    """
+    draws = len(next(iter(covariances.values()))) if covariances else 1
+    variance = np.zeros((draws, design.n))
+    for factor in design.factors:
+        variance += np.einsum("nk,skl,nl->sn", factor.Z, covariances[factor.name], factor.Z)
+    return np.sqrt(variance)
 
 
 def bayes_r2(post: Posterior) -> NDArray[np.float64]:

@@ -16,19 +16,21 @@ import pandas as pd
 from bayeslmm.contract import Fit, NewLevels, RandomEffects, level_effects
 from bayeslmm.errors import DataError
 from bayeslmm.formula.design import take_rows
-from bayeslmm.predict import linear_predictor, predict_lazily, stays_in_engine
+from bayeslmm.predict import linear_predictor, numeric_column, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
 if TYPE_CHECKING:
     import xarray as xr
     from arviz_plots import PlotCollection
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from bayeslmm.bayes.checks import Diagnostics
     from bayeslmm.bayes.effects import EffectDraws
     from bayeslmm.bayes.inference import Hypothesis
+    from bayeslmm.bayes.linear_forms import HypothesisDraws, MarginalMeanDraws
     from bayeslmm.bayes.priors import Priors
+    from bayeslmm.bayes.shares import IccDraws, PartitionDraws, R2Draws
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design
     from bayeslmm.likelihood.lmm import LmmKernel
@@ -727,40 +729,260 @@ class Posterior(Fit):
 
         return rope(self, name, lower, upper)
 
-    def variance_partition(self) -> pd.DataFrame:
-        """Return draws (S, F + 1) of the variance due to each grouping factor and the residual, averaged over rows.
+    def test(self, hypothesis: Any, rhs: ArrayLike | None = None, *, level: float = 0.95) -> HypothesisDraws:
+        """Judge linear hypotheses about the coefficients, one by one and together; the word of a REML fit.
+
+        Parameters
+        ----------
+        hypothesis : str, sequence of str, mapping or array_like (q, p)
+            ``"IQ = 2.2, SES = 0"``, ``{"IQ": 2.2}``, or a matrix of contrasts. Inequalities, and other parameters,
+            are for `hypothesis`.
+        rhs : array_like (q,), optional
+            Right-hand side of a matrix.
+        level : float, default 0.95
+            Probability inside the intervals.
 
         Returns
         -------
-        DataFrame
-            Variances.
+        HypothesisDraws
+            `contrasts`, and `p_value`: the share of draws farther from the posterior mean than the values.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> post.test("Days = 10").p_value > 0.3
+        True
         """
-        from bayeslmm.bayes.inference import variance_partition
+        from bayeslmm.bayes.linear_forms import hypothesis_draws
 
-        return variance_partition(self)
+        return hypothesis_draws(self, hypothesis, rhs, checked_level(level))
 
-    def icc(self) -> pd.DataFrame:
-        """Return draws (S, F + 1) of the share of variance of each grouping factor and the residual.
+    def anova(self, type: Literal[1, 2, 3] = 3, *, level: float = 0.95) -> Table:
+        """Return for each term of the fixed part how much it moves the response, and how far from nothing it is.
+
+        Parameters
+        ----------
+        type : {1, 2, 3}, default 3
+            Which hypothesis a term stands for.
+        level : float, default 0.95
+            Probability inside the intervals.
 
         Returns
         -------
-        DataFrame
-            Shares, adding up to one in each row.
+        Table
+            Columns NumDF, SD, lower, upper, farther. See `bayeslmm.bayes.linear_forms.term_table`.
         """
-        parts = self.variance_partition()
-        return parts.div(parts.sum(axis=1), axis=0)
+        from bayeslmm.bayes.linear_forms import term_table
 
-    def r2(self) -> pd.DataFrame:
-        """Return draws (S, 2) of Nakagawa's R², columns `marginal` and `conditional`; the word of a REML fit.
+        return term_table(self, type, checked_level(level))
+
+    def emmeans(self, specs: str | Sequence[str], *, level: float = 0.95, **options: Any) -> MarginalMeanDraws:
+        """Return estimated marginal means of the levels of one or several factors, as draws.
+
+        Parameters
+        ----------
+        specs : str or sequence of str
+            Factors (or numeric columns with values in `at`).
+        level : float, default 0.95
+            Probability inside the intervals.
+        **options : Any
+            Of `bayeslmm.bayes.linear_forms.marginal_mean_draws`: at, weights, scale ("link" or "response").
 
         Returns
         -------
-        DataFrame
-            Between 0 and 1. See `bayeslmm.bayes.tidy.r2`.
+        MarginalMeanDraws
+            Means with intervals; `pairs()` and `contrast()` compare them.
         """
-        from bayeslmm.bayes.tidy import r2
+        from bayeslmm.bayes.linear_forms import marginal_mean_draws
 
-        return r2(self)
+        return marginal_mean_draws(self, specs, level=checked_level(level), **options)
+
+    def marginal_effects(
+        self,
+        variables: str | Sequence[str] | None = None,
+        *,
+        group_effects: Literal["integrated", "zero", "fitted"] = "integrated",
+        level: float = 0.95,
+    ) -> EffectDraws:
+        """Return average marginal effects of columns on the expected response, as draws; the word of a REML fit.
+
+        Parameters
+        ----------
+        variables : str or sequence of str, optional
+            Predictors; all when absent.
+        group_effects : {"integrated", "zero", "fitted"}, default "integrated"
+            Expected responses averaged over the distribution of the group effects, of an average group, or of the
+            fitted groups.
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        EffectDraws
+            Derivatives for numbers, differences from the first level for factors. `slopes` and `comparisons` have
+            more choices.
+        """
+        from bayeslmm.bayes.effects import marginal_effects
+
+        return marginal_effects(self, variables, group_effects, checked_level(level))
+
+    def simulate(
+        self, n: int = 1, new_data: Any = None, *, keep_effects: bool = False, seed: int | None = None
+    ) -> NDArray[np.float64]:
+        """Simulate responses, each from a draw of its own; the word of a REML fit.
+
+        Parameters
+        ----------
+        n : int, default 1
+            Responses.
+        new_data : data frame, optional
+            Rows to simulate; the fitted rows when absent. New levels of grouping factors are welcome.
+        keep_effects : bool, default False
+            Keep the draws of the fitted groups' effects; otherwise every group is a new one.
+        seed : int, optional
+            Makes the responses reproducible. Chosen parameters are for `blm.simulate(model, parameters={...})`.
+
+        Returns
+        -------
+        ndarray (n, rows)
+            One response per line.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> m.sample(draws=200, chains=2, seed=1, progress=False).simulate(3, seed=1).shape
+        (3, 30)
+        """
+        from bayeslmm.bayes.checks import simulate_responses
+
+        return simulate_responses(self, n, new_data, keep_effects=keep_effects, seed=seed)
+
+    def variance_partition(self, level: float = 0.95) -> PartitionDraws:
+        """Return draws of the variance that coefficients, each grouping factor and the residual contribute.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        PartitionDraws
+            `draws`, `shares`, `plot()`; prints as a table.
+        """
+        from bayeslmm.bayes.shares import variance_partition
+
+        return variance_partition(self, checked_level(level))
+
+    def icc(self, level: float = 0.95) -> IccDraws:
+        """Return draws of intraclass correlations: by grouping factor, adjusted and conditional.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        IccDraws
+            `draws`, `adjusted`, `conditional`; prints as a table.
+        """
+        from bayeslmm.bayes.shares import icc
+
+        return icc(self, checked_level(level))
+
+    def r2(self, level: float = 0.95) -> R2Draws:
+        """Return draws of Nakagawa's R², marginal and conditional; the word of a REML fit.
+
+        Parameters
+        ----------
+        level : float, default 0.95
+            Probability inside the intervals.
+
+        Returns
+        -------
+        R2Draws
+            `draws`, `marginal`, `conditional`; prints as a table.
+        """
+        from bayeslmm.bayes.shares import r2
+
+        return r2(self, checked_level(level))
+
+    def plot_caterpillar(self, factor: str | None = None, effect: str | None = None, **options: Any) -> Any:
+        """Draw the group effects with their intervals, smallest first.
+
+        Parameters
+        ----------
+        factor, effect : str, optional
+            Grouping factor and effect; the first ones when absent.
+        **options : Any
+            Of `bayeslmm.report.plots.caterpillar`: level, sort, ax.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.report.plots import caterpillar
+
+        return caterpillar(self.ranef, factor, effect, **options)
+
+    def plot_residuals(
+        self, kind: Literal["raw", "pearson"] = "pearson", against: str | None = None, ax: Any = None
+    ) -> Any:
+        """Draw residuals about the posterior mean against the expected response or a column.
+
+        Parameters
+        ----------
+        kind : {"raw", "pearson"}, default "pearson"
+            Kind of residual.
+        against : str, optional
+            A numeric column; the expected response when absent.
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.report.diagnostic_plots import residual_plot
+
+        name = f"expected {self.design.response_name}"
+        x, label = (self.predict(), name) if against is None else (numeric_column(self.design, against), against)
+        return residual_plot(
+            x, self.residuals(kind), x_label=label, y_label=f"{kind} residual", labels=self.design.rows, ax=ax
+        )
+
+    def plot_scale_location(self, ax: Any = None) -> Any:
+        """Draw the spread of the Pearson residuals against the expected response.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.report.diagnostic_plots import scale_location_plot
+
+        return scale_location_plot(
+            self.predict(), self.residuals("pearson"), x_label=f"expected {self.design.response_name}",
+            labels=self.design.rows, ax=ax,
+        )  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        from bayeslmm.bayes.counterparts import NO_COUNTERPART
+
+        if name in NO_COUNTERPART:
+            raise AttributeError(f"a posterior has no {name!r}: {NO_COUNTERPART[name]}.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def residuals(self, kind: Literal["raw", "pearson"] = "raw") -> NDArray[np.float64]:
         """Return observed minus posterior mean expected response (n,), group effects included.
@@ -780,18 +1002,25 @@ class Posterior(Fit):
         return residuals(self, kind)
 
     def tidy(
-        self, effects: str | Sequence[str] = ("fixed", "ran_pars"), *, conf_int: bool = True, level: float = 0.95
+        self,
+        effects: str | Sequence[str] = ("fixed", "ran_pars"),
+        *,
+        conf_int: bool = True,
+        level: float = 0.95,
+        exp: bool = False,
     ) -> pd.DataFrame:
         """Return posterior means, SDs and intervals in one long frame, with broom.mixed's column names.
 
         Parameters
         ----------
         effects : str or sequence of str, default ("fixed", "ran_pars")
-            Which: "fixed", "ran_pars", "ran_vals".
+            Which: "fixed", "ran_pars", "ran_vals", "ran_coefs".
         conf_int : bool, default True
             Add `conf.low` and `conf.high`.
         level : float, default 0.95
             Probability inside the interval.
+        exp : bool, default False
+            Exponentiate the coefficients.
 
         Returns
         -------
@@ -800,7 +1029,24 @@ class Posterior(Fit):
         """
         from bayeslmm.bayes.tidy import tidy
 
-        return tidy(self, effects, conf_int=conf_int, level=level)
+        return tidy(self, effects, conf_int=conf_int, level=checked_level(level), exp=exp)
+
+    def glance(self, *, looic: bool = False) -> pd.DataFrame:
+        """Return one row about the whole posterior, with broom.mixed's column names.
+
+        Parameters
+        ----------
+        looic : bool, default False
+            Add leave-one-out cross-validation.
+
+        Returns
+        -------
+        DataFrame
+            Columns `algorithm`, `pss` (draws), `nobs`, `sigma`; `looic`, `elpd_loo`, `se_elpd_loo`, `p_loo`.
+        """
+        from bayeslmm.bayes.tidy import glance
+
+        return glance(self, looic=looic)
 
     def augment(self) -> pd.DataFrame:
         """Return the rows used with `.fitted`, `.se.fit` and `.resid`, as broom.mixed names them.
@@ -1189,6 +1435,31 @@ class PosteriorSummary:
         head = "".join(f"<p>{escape(line)}</p>" for line in (self.title, *self.lines))
         foot = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return head + self.table.to_html() + foot
+
+    def to_latex(self, label: str = "") -> str:
+        """Return the table of parameters in LaTeX's booktabs style.
+
+        Parameters
+        ----------
+        label : str, default ""
+            For a reference from the text.
+
+        Returns
+        -------
+        str
+            A ``tabular``, inside a ``table`` with the title.
+        """
+        return self.table.grid().latex(self.title, label)
+
+    def to_markdown(self) -> str:
+        """Return the table of parameters as a Markdown pipe table.
+
+        Returns
+        -------
+        str
+            The lines.
+        """
+        return self.table.to_markdown()
 
     def __str__(self) -> str:
         return self.to_text()

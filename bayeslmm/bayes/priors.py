@@ -12,7 +12,7 @@ import pandas as pd
 from bayeslmm.errors import DataError, PriorError, did_you_mean, listing
 from bayeslmm.families import auxiliary_link
 from bayeslmm.likelihood.residual import ResidualRows
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -491,7 +491,7 @@ class PriorEntry:
 
 
 @dataclass(frozen=True, repr=False)
-class Priors:
+class Priors(Tabular):
     """Every prior of a model, defaults included; prints as a table.
 
     Parameters
@@ -624,12 +624,6 @@ class Priors:
         rows = [(entry.kind, repr(entry.prior), entry.note) for entry in self.entries]
         index = pd.Index([entry.name for entry in self.entries], name="parameter")
         return pd.DataFrame(rows, index=index, columns=["kind", "prior", "reason"])
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
 
 
 def resolve_priors(design: Design, family: Family, user: Mapping[str, Any] | None = None) -> Priors:

@@ -1,4 +1,4 @@
-"""A posterior as data frames with the column names of R's broom.mixed, its residuals and its R²."""
+"""A posterior as data frames with the column names of R's broom.mixed, and its residuals."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.formula.design import Factor
 
-EFFECTS: tuple[str, ...] = ("fixed", "ran_pars", "ran_vals")
+EFFECTS: tuple[str, ...] = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
 RESIDUALS: tuple[str, ...] = ("raw", "pearson")
 
 
@@ -27,6 +28,7 @@ def tidy(
     *,
     conf_int: bool = True,
     level: float = 0.95,
+    exp: bool = False,
 ) -> pd.DataFrame:
     """Return posterior means, SDs and central intervals in one long frame, with broom.mixed's column names.
 
@@ -36,11 +38,13 @@ def tidy(
         The posterior.
     effects : str or sequence of str, default ("fixed", "ran_pars")
         Which: "fixed" coefficients, "ran_pars" standard deviations, correlations and further parameters, "ran_vals"
-        group effects.
+        group effects, "ran_coefs" coefficients of each level (fixed plus group effect).
     conf_int : bool, default True
         Add `conf.low` and `conf.high`.
     level : float, default 0.95
         Probability inside the interval.
+    exp : bool, default False
+        Exponentiate the draws of the coefficients: odds ratios for a logit, ratios for a log link.
 
     Returns
     -------
@@ -64,9 +68,10 @@ def tidy(
     wanted = tidy_effects(effects, EFFECTS)
     frame = post.parameter_frame(level)
     makers = {
-        "fixed": lambda: _fixed(frame),
+        "fixed": lambda: _exponentiated(post, level) if exp else _fixed(frame),
         "ran_pars": lambda: _variance_parameters(post, frame),
         "ran_vals": lambda: _group_effects(post, level),
+        "ran_coefs": lambda: _group_coefficients(post, level),
     }
     found = pd.concat([makers[name]() for name in wanted], ignore_index=True)
     order = ["effect", "group", "level", "term", "estimate", "std.error"]
@@ -98,25 +103,74 @@ def _variance_parameters(post: Posterior, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"effect": "ran_pars", "group": groups, "term": terms, **_columns(own)})
 
 
+def _exponentiated(post: Posterior, level: float) -> pd.DataFrame:
+    names = list(post.design.coef_names)
+    return pd.DataFrame({"effect": "fixed", "group": None, "term": names, **_summed(np.exp(post.draws("beta")), level)})
+
+
+def _summed(draws: NDArray[np.float64], level: float) -> dict[str, NDArray[np.float64]]:
+    """Return mean, SD and central interval over the draws (S, ...), flattened."""
+    lower, upper = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    columns = {"estimate": draws.mean(axis=0), "std.error": draws.std(axis=0, ddof=1)}
+    return {name: part.ravel() for name, part in (columns | {"conf.low": lower, "conf.high": upper}).items()}
+
+
 def _group_effects(post: Posterior, level: float) -> pd.DataFrame:
-    tail = (1 - level) / 2
     parts = []
     for factor in post.design.factors:
         draws = factor.of_members(post.draws(f"b_{factor.name}").astype(np.float64, copy=False))
-        lower, upper = np.quantile(draws, [tail, 1 - tail], axis=0)
-        levels, effects = lower.shape
-        columns: dict[str, Any] = {
-            "effect": "ran_vals",
-            "group": factor.name,
-            "level": np.repeat(np.asarray(factor.members, dtype=object), effects),
-            "term": np.tile(np.asarray(factor.shown_effects, dtype=object), levels),
-            "estimate": draws.mean(axis=0).ravel(),
-            "std.error": draws.std(axis=0, ddof=1).ravel(),
-            "conf.low": lower.ravel(),
-            "conf.high": upper.ravel(),
-        }
-        parts.append(pd.DataFrame(columns))
+        parts.append(_of_levels("ran_vals", factor, factor.shown_effects, draws, level))
     return pd.concat(parts, ignore_index=True)
+
+
+def _group_coefficients(post: Posterior, level: float) -> pd.DataFrame:
+    """Return the coefficients that vary by level, group effects added; an effect without coefficient varies about 0."""
+    beta, names = post.draws("beta"), list(post.design.coef_names)
+    parts = []
+    for factor in post.design.factors:
+        draws = factor.of_members(post.draws(f"b_{factor.name}").astype(np.float64, copy=False))
+        for position, effect in enumerate(factor.shown_effects):
+            own = draws[:, :, [position]]
+            if effect in names:
+                own = own + beta[:, names.index(effect), None, None]
+            parts.append(_of_levels("ran_coefs", factor, (effect,), own, level))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _of_levels(
+    kind: str, factor: Factor, effects: Sequence[str], draws: NDArray[np.float64], level: float
+) -> pd.DataFrame:
+    levels = len(factor.members)
+    columns: dict[str, Any] = {
+        "effect": kind,
+        "group": factor.name,
+        "level": np.repeat(np.asarray(factor.members, dtype=object), len(effects)),
+        "term": np.tile(np.asarray(effects, dtype=object), levels),
+    }
+    return pd.DataFrame(columns | _summed(draws, level))
+
+
+def glance(post: Posterior, *, looic: bool = False) -> pd.DataFrame:
+    """Return one row about the whole posterior, with broom.mixed's column names for a Bayesian model.
+
+    Parameters
+    ----------
+    post : Posterior
+        The posterior.
+    looic : bool, default False
+        Add leave-one-out cross-validation: `looic`, `elpd_loo`, `se_elpd_loo`, `p_loo`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `algorithm`, `pss` (draws of all chains), `nobs`, `sigma`, and those of `looic`.
+    """
+    row = {"algorithm": post.engine, "pss": post.n_draws, "nobs": post.design.n, "sigma": post.sigma}
+    if looic:
+        loo = post.loo()
+        row |= {"looic": -2 * float(loo.elpd), "elpd_loo": float(loo.elpd), "se_elpd_loo": float(loo.se)}
+        row |= {"p_loo": float(loo.p)}
+    return pd.DataFrame([row])
 
 
 def residuals(post: Posterior, kind: Literal["raw", "pearson"] = "raw") -> NDArray[np.float64]:
@@ -182,38 +236,3 @@ def augment(post: Posterior) -> pd.DataFrame:
     added = {".fitted": fitted.iloc[:, 0].to_numpy(), ".se.fit": fitted["se"].to_numpy(), ".resid": raw}
     frame = pd.concat([post.design.data.reset_index(drop=True), pd.DataFrame(added)], axis=1)
     return frame.set_index(pd.Index(post.design.rows, name="row"))
-
-
-def r2(post: Posterior) -> pd.DataFrame:
-    """Return draws of Nakagawa's R², marginal and conditional.
-
-    Parameters
-    ----------
-    post : Posterior
-        The posterior; for other than Gaussian models on the scale of the linear predictor.
-
-    Returns
-    -------
-    DataFrame (S, 2)
-        Columns `marginal` (by the coefficients) and `conditional` (by coefficients and group effects).
-
-    Raises
-    ------
-    ComparisonError
-        If the family has no variance function here.
-
-    Notes
-    -----
-    The parts are variances of the model's distributions of group effects, as in `LmmFit.r2`; `bayes_r2` instead takes
-    the variance of the drawn linear predictor.
-
-    References
-    ----------
-    Nakagawa & Schielzeth (2013), *Methods Ecol. Evol.* 4(2); Johnson (2014), *Methods Ecol. Evol.* 5(9), for slopes.
-    """
-    parts = post.variance_partition()
-    design, X = post.design, post.design.centred(post.design.condensed.X)
-    fixed = np.array([design.moments(X @ beta)[1] ** 2 for beta in post.draws("beta")])
-    total = fixed + parts.sum(axis=1).to_numpy()
-    random = parts.drop(columns="Residual").sum(axis=1).to_numpy()
-    return pd.DataFrame({"marginal": fixed / total, "conditional": (fixed + random) / total})

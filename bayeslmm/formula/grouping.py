@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,3 +234,51 @@ def joint_levels(parts: Sequence[Levels], name: str) -> Levels:
     if len(parts) > 1 and len(set(joint.labels)) < len(joint.labels):
         raise DataError(f"levels of {name!r} cannot be told apart, because level names contain ':'. Rename them.")
     return joint
+
+
+def is_nested(inner: NDArray[np.integer], outer: NDArray[np.integer]) -> bool:
+    """Return whether each inner level meets one outer level only.
+
+    Parameters
+    ----------
+    inner, outer : ndarray (n,) of int
+        Codes.
+
+    Returns
+    -------
+    bool
+        True if nested.
+
+    Examples
+    --------
+    >>> is_nested(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 1]))
+    True
+    >>> is_nested(np.array([0, 0, 1, 2]), np.array([0, 1, 0, 1]))
+    False
+    """
+    first = np.zeros(inner.max(initial=-1) + 1, dtype=outer.dtype)
+    first[inner] = outer
+    return bool(np.array_equal(first[inner], outer))
+
+
+def sharing(codes: Mapping[str, NDArray[np.integer]], name: str) -> set[str]:
+    """Return a grouping factor and every one it is nested in: rows of one of its levels share levels of all these.
+
+    Parameters
+    ----------
+    codes : mapping of str to ndarray (n,) of int
+        Codes of every grouping factor.
+    name : str
+        One of them.
+
+    Returns
+    -------
+    set of str
+        Names.
+
+    Examples
+    --------
+    >>> sorted(sharing({"school": np.array([0, 0, 1]), "class": np.array([0, 1, 2])}, "class"))
+    ['class', 'school']
+    """
+    return {other for other, outer in codes.items() if other == name or is_nested(codes[name], outer)}

@@ -8,20 +8,13 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import ComparisonError
+from bayeslmm.formula.term_contrasts import MEANING, ROMAN, TermContrasts
 from bayeslmm.frequentist.degrees_of_freedom import f_test
-from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.report.tables import Table
 
 if TYPE_CHECKING:
     from bayeslmm.frequentist.glmm_fit import GlmmFit
     from bayeslmm.frequentist.lmm_fit import LmmFit
-
-ROMAN = {1: "I", 2: "II", 3: "III"}
-MEANING = {
-    1: "each term after those before it in the formula",
-    2: "each term after all that do not contain it",
-    3: "each term after all others, factors in sum-to-zero coding whatever coding the model uses",
-}
 
 
 def anova_table(fit: LmmFit, type: int = 3, *, ddf: str | None = None) -> Table:

@@ -12,9 +12,10 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import listing
+from bayeslmm.formula.term_contrasts import TermContrasts
 from bayeslmm.frequentist.diagnostics import effect_sd, influence, residuals, root_weights, vif
-from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.likelihood.lmm import LmmKernel, solve
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Finding:
 
 
 @dataclass(frozen=True, repr=False)
-class Audit:
+class Audit(Tabular):
     """Findings about a fit, the serious ones first.
 
     Parameters
@@ -111,6 +112,17 @@ class Audit:
         rows = [(entry.severity, entry.topic, entry.message, entry.remedy) for entry in self.findings]
         return pd.DataFrame(rows, columns=["severity", "topic", "message", "remedy"])
 
+    def table(self) -> Table:
+        """Return the findings as a table.
+
+        Returns
+        -------
+        Table
+            One row per finding.
+        """
+        frame = self.to_pandas().set_index("topic").rename_axis(None)
+        return Table(frame, title="Audit", notes=tuple(f"Not looked at: {reason}" for reason in self.skipped))
+
     def __str__(self) -> str:
         lines = []
         for severity in SEVERITIES:
@@ -122,8 +134,6 @@ class Audit:
             lines.append(f"Nothing found about: {', '.join(self.passed)}.")
         lines += [f"Not looked at: {reason}" for reason in self.skipped]
         return "\n".join(lines)
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from html import escape

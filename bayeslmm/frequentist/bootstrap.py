@@ -29,6 +29,7 @@ from bayeslmm.frequentist.variance_parameters import (
 )
 from bayeslmm.likelihood.lmm import solve
 from bayeslmm.parallel import in_order
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -42,7 +43,7 @@ SCALES = ("sd", "sigma", "own")
 
 
 @dataclass(frozen=True, repr=False)
-class Bootstrap:
+class Bootstrap(Tabular):
     """Replicates of a statistic.
 
     Parameters
@@ -151,23 +152,19 @@ class Bootstrap:
             limits = backward(forward(estimate) - high * own), backward(upper)
         return tuple(pd.Series(limit, index=self.estimate.index) for limit in limits)  # type: ignore[return-value]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return estimate, bias and standard error of each component.
+    def table(self) -> Table:
+        """Return estimate, bias and standard error of each component of the statistic.
 
         Returns
         -------
-        DataFrame
-            One row per component of the statistic.
+        Table
+            With the number of replicates, of those on the boundary, and of those that failed, by reason.
         """
-        return pd.DataFrame({"Estimate": self.estimate, "bias": self.bias, "Std. Error": self.standard_error})
-
-    def __repr__(self) -> str:
-        from bayeslmm.report.tables import Table
-
+        frame = pd.DataFrame({"Estimate": self.estimate, "bias": self.bias, "Std. Error": self.standard_error})
         n = len(self.replicates)
         notes = [f"Parametric bootstrap: {n - self.n_failed:,} of {n:,} replicates, {self.singular:,} on the boundary."]
         notes += [f"{count:,} failed: {reason}" for reason, count in self.failures.items()]
-        return str(Table(self.to_pandas(), notes=tuple(notes)))
+        return Table(frame, notes=tuple(notes))
 
 
 def _working_scale(kinds: pd.Series) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

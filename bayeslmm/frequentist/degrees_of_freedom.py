@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.errors import ComparisonError, did_you_mean, listing
+from bayeslmm.formula.grouping import is_nested
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.kenward_roger import KenwardRoger, kenward_roger
 from bayeslmm.frequentist.tails import f_above, two_sided_t
@@ -276,31 +277,6 @@ def between_within_df(design: Design) -> NDArray[np.float64]:
         [size - (sizes[i - 1] if i else 0) - np.count_nonzero(home == i) for i, size in enumerate(sizes)], dtype=float
     )
     return np.maximum(df, 1.0)[home]
-
-
-def is_nested(inner: NDArray[np.integer], outer: NDArray[np.integer]) -> bool:
-    """Return whether each inner level meets one outer level only.
-
-    Parameters
-    ----------
-    inner, outer : ndarray (n,) of int
-        Codes.
-
-    Returns
-    -------
-    bool
-        True if nested.
-
-    Examples
-    --------
-    >>> is_nested(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 1]))
-    True
-    >>> is_nested(np.array([0, 0, 1, 2]), np.array([0, 1, 0, 1]))
-    False
-    """
-    first = np.zeros(inner.max(initial=-1) + 1, dtype=outer.dtype)
-    first[inner] = outer
-    return bool(np.array_equal(first[inner], outer))
 
 
 def _stratum(column: NDArray[np.float64], strata: Sequence[NDArray[np.integer]]) -> int:

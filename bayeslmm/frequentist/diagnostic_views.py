@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from bayeslmm.errors import DataError, did_you_mean, listing
 from bayeslmm.frequentist.diagnostics import residual_qq, residuals
+from bayeslmm.predict import numeric_column
 from bayeslmm.report.diagnostic_plots import leverage_plot, quantile_plot, residual_plot, scale_location_plot
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from bayeslmm.frequentist.diagnostics import ResidualKind
     from bayeslmm.frequentist.lmm_fit import LmmFit
 
@@ -61,23 +56,12 @@ def residual_view(fit: LmmFit, kind: ResidualKind = "standardized", against: str
     if kind in ("raw", "conditional", "marginal"):
         label = f"{label} (units of {fit.design.response_name})"
     if against is not None:
-        x, x_label = _numeric_column(fit, against), against
+        x, x_label = numeric_column(fit.design, against), against
     elif kind.startswith("marginal"):
         x, x_label = fit.predict(include=()), f"{fitted_label(fit)}, without group effects"
     else:
         x, x_label = fit.fitted, fitted_label(fit)
     return residual_plot(x, values, x_label=x_label, y_label=label, labels=fit.design.rows, ax=ax)
-
-
-def _numeric_column(fit: LmmFit, name: str) -> NDArray[np.float64]:
-    data = fit.design.data
-    numeric = [str(column) for column in data.columns if pd.api.types.is_numeric_dtype(data[column])]
-    if name not in numeric:
-        raise DataError(
-            f"there is no numeric column {name!r} in the model.\n"
-            f"  Numeric columns: {listing(numeric)}. {did_you_mean(name, numeric)}".rstrip()
-        )
-    return data[name].to_numpy(dtype=float)
 
 
 def scale_location_view(fit: LmmFit, ax: Any = None) -> Any:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from bayeslmm.contract import check_effect
 from bayeslmm.errors import BayesLmmError, DataError, did_you_mean, listing
 from bayeslmm.formula.checks import independent_columns
 from bayeslmm.formula.design import rescaled
 from bayeslmm.formula.residuals import refuse
+from bayeslmm.formula.term_contrasts import TermContrasts
 from bayeslmm.frequentist.bootstrap import simulate_response
-from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.likelihood.deletion import coefficient_changes, row_changes
 from bayeslmm.likelihood.lmm import LmmKernel, solve
 from bayeslmm.report.diagnostic_plots import QQ
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,7 +126,7 @@ def marginal_variance(fit: LmmFit) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, repr=False)
-class Influence:
+class Influence(Tabular):
     """What leaving out a row or a group would change.
 
     Parameters
@@ -209,12 +210,6 @@ class Influence:
         what = "row" if self.unit == "row" else f"level of {self.unit}"
         label = f"Cook's distance (one {what} left out)"
         return stems(self.cooks, label=label, most=most, ax=ax)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
 
 
 def influence(fit: LmmFit, by: str | None = None, *, refit: bool = False) -> Influence:
@@ -552,10 +547,7 @@ def effect_qq(
     frame = fit.ranef[factor]
     if factor in fit.design.encoder.loadings:
         raise DataError(f"the effects of {factor} depend on each other: their quantiles say nothing of their shape.")
-    effect = str(frame.columns[0]) if effect is None else effect
-    if effect not in frame.columns:
-        hint = did_you_mean(effect, frame.columns)
-        raise DataError(f"{factor!r} has no effect {effect!r}.\n  Effects: {listing(frame.columns)}. {hint}".rstrip())
+    effect = str(frame.columns[0]) if effect is None else check_effect(factor, effect, list(frame.columns))
     position = [entry.name for entry in fit.design.factors].index(factor)
     column = list(frame.columns).index(effect)
     sd = effect_sd(fit, position)[:, column]

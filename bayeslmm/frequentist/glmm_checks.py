@@ -11,7 +11,7 @@ from scipy import special
 
 from bayeslmm.errors import DataError, did_you_mean, listing
 from bayeslmm.frequentist.tails import chi2_above
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,7 +187,7 @@ def quantile_residuals(
 
 
 @dataclass(frozen=True, repr=False)
-class Audit:
+class Audit(Tabular):
     """Findings of `audit`: what, how bad, and the way out.
 
     Parameters
@@ -201,12 +201,17 @@ class Audit:
     def __str__(self) -> str:
         if self.frame.empty:
             return "Nothing stands out."
-        return str(Table(self.frame.set_index("check").rename_axis(None)))
+        return self.to_text()
 
-    __repr__ = __str__
+    def table(self) -> Table:
+        """Return the findings as a table.
 
-    def _repr_html_(self) -> str:
-        return Table(self.frame.set_index("check").rename_axis(None)).to_html()
+        Returns
+        -------
+        Table
+            One row per finding.
+        """
+        return Table(self.frame.set_index("check").rename_axis(None))
 
 
 def audit(fit: GlmmFit) -> Audit:

@@ -25,7 +25,7 @@ from bayeslmm.frequentist.lmm_fit import LmmFit, fit_lmm
 from bayeslmm.frequentist.optimize import Control, optimize
 from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.report.numbers import format_p
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class ChiBarSquare:
 
 
 @dataclass(frozen=True, repr=False)
-class LikelihoodRatioTest:
+class LikelihoodRatioTest(Tabular):
     """One likelihood-ratio test.
 
     Parameters
@@ -144,7 +144,18 @@ class LikelihoodRatioTest:
             text += f" ({self.failures:,} draws failed)" if self.failures else ""
         return text
 
-    __repr__ = __str__
+    def table(self) -> Table:
+        """Return the test as a table of one row.
+
+        Returns
+        -------
+        Table
+            Columns Chisq, Df, Pr(>Chisq), and Pr(>chibar2) and the simulated p-value where there are any.
+        """
+        row = {"Chisq": self.statistic, "Df": self.df, "Pr(>Chisq)": self.p_chi2}
+        row |= {} if self.p_mixture is None else {"Pr(>chibar2)": self.p_mixture}
+        row |= {} if self.p_simulated is None else {"Pr(simulated)": self.p_simulated}
+        return Table(pd.DataFrame(row, index=[self.name]), title=f"Likelihood-ratio test ({self.method})")
 
 
 def _p(p: float) -> str:
@@ -153,7 +164,7 @@ def _p(p: float) -> str:
 
 
 @dataclass(frozen=True, repr=False)
-class ModelComparison:
+class ModelComparison(Tabular):
     """Fits compared by likelihood ratio, in order of their number of parameters.
 
     Parameters
@@ -189,12 +200,6 @@ class ModelComparison:
         """
         shared = (("AIC", "BIC"), ("logLik", "deviance"))
         return Table(self.frame, title="Likelihood ratio tests", notes=self.notes, shared=shared, digits=6)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def anova(

@@ -14,7 +14,7 @@ from bayeslmm.frequentist.glmm_prediction import integrated_mean
 from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
 from bayeslmm.frequentist.tails import normal_quantile, two_sided_t
 from bayeslmm.predict import counterfactuals
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ STEP = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
-class MarginalEffects:
+class MarginalEffects(Tabular):
     """Average marginal effects.
 
     Parameters
@@ -70,12 +70,6 @@ class MarginalEffects:
             notes=(f"Expected responses {self.meaning}; {100 * self.level:g} % intervals by the delta method.",),
             shared=(("Estimate", "Std. Error", "lower", "upper"),),
         )
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def marginal_effects(

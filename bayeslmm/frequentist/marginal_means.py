@@ -10,36 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayeslmm.errors import ComparisonError, did_you_mean, listing
+from bayeslmm.errors import ComparisonError
 from bayeslmm.families import Family, as_family
+from bayeslmm.formula.reference_grid import contrast_rows, reference_means
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, reference_note
 from bayeslmm.frequentist.lmm_fit import check_level
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bayeslmm.formula.design import Design
     from bayeslmm.frequentist.estimated import EstimatedFit
 
 Adjustment = Literal["tukey", "holm", "bonferroni", "none"]
 Scale = Literal["link", "response"]
-RATIOS = {"logit": "odds ratio", "log": "ratio"}
-"""What an exponentiated difference of linear predictors is, for the links where it is something."""
 GAUSSIAN = as_family("gaussian")
-ESTIMABLE = 1e-7
-LARGEST_GRID = 100_000
 
 
 @dataclass(frozen=True, repr=False)
-class MarginalMeans:
+class MarginalMeans(Tabular):
     """Estimated marginal means.
 
     Parameters
@@ -100,7 +96,8 @@ class MarginalMeans:
 
     @property
     def _ratio(self) -> str:
-        return RATIOS.get(self.family.link, "") if self.scale == "response" else ""
+        """What exponentials of differences are called, where they are shown."""
+        return self.family.ratio if self.scale == "response" else ""
 
     def pairs(self, adjust: Adjustment = "tukey", level: float | None = None) -> Comparisons:
         """Return all pairwise differences.
@@ -149,12 +146,7 @@ class MarginalMeans:
         """
         if adjust == "tukey":
             raise ComparisonError('adjust="tukey" is for all pairwise differences; use "holm" for other contrasts.')
-        table = np.array([np.asarray(row, dtype=float) for row in weights.values()])
-        if table.ndim != 2 or table.shape[1] != len(self.labels):
-            raise ComparisonError(f"a contrast has one weight for each of the means: {listing(self.labels)}.")
-        used = np.where(np.isnan(self.L), 0.0, self.L)
-        rows = table @ used
-        rows[(np.abs(table) > 0) @ np.isnan(self.L).any(axis=1)] = np.nan
+        rows = contrast_rows(weights, self.labels, self.L)
         return compare_means(rows, tuple(weights), 0, self.beta, self.method, adjust, level or self.level, self._ratio)
 
     def table(self) -> Table:
@@ -176,15 +168,9 @@ class MarginalMeans:
             numbers, title="Estimated marginal means", notes=tuple(notes), shared=(("mean", "se", "lower", "upper"),)
         )
 
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
 
 @dataclass(frozen=True, repr=False)
-class Comparisons:
+class Comparisons(Tabular):
     """Differences of marginal means.
 
     Parameters
@@ -226,12 +212,6 @@ class Comparisons:
             notes=(note, f"{100 * self.level:g} % intervals with {reference_note(self.method)}."),
             shared=((str(self.frame.columns[0]), "se", "lower", "upper"),),
         )
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _estimates(
@@ -383,163 +363,16 @@ def emmeans(
         raise ComparisonError(
             'an ordered response has probabilities of categories, not one mean: use predict(), or scale="link".'
         )
-    wanted = [specs] if isinstance(specs, str) else list(specs)
-    values, factors = grid_values(design, at or {})
-    for name in wanted:
-        if name not in values:
-            raise ComparisonError(
-                f"{name!r} is no column of the fixed part.\n"
-                f"  Columns: {listing(values)}. {did_you_mean(name, values)}".rstrip()
-            )
-    cells = pd.DataFrame(list(product(*values.values())), columns=list(values))
-    for name, levels in values.items():
-        cells[name] = cells[name].astype(pd.Series(levels).dtype)
-    rows = grid_rows(design, cells)
-    weight = _cell_weights(design, cells, [name for name in factors if name not in wanted], weights)
-    keys = cells[wanted].apply(tuple, axis=1)
-    kept = keys.drop_duplicates()
-    L = np.array([np.average(rows[keys == key], axis=0, weights=weight[keys == key]) for key in kept])
-    labels = tuple(
-        " ".join(_cell_label(name, value, factors) for name, value in zip(wanted, key, strict=True)) for key in kept
-    )
-    others = [name for name in factors if name not in wanted]
-    fixed = [f"{name} = {levels[0]:.4g}" for name, levels in values.items() if name not in factors and len(levels) == 1]
-    how = "equal weights" if weights == "equal" else "weights as observed"
-    notes = [f"Averaged over {listing(others)} ({how})."] if others else []
-    notes += [f"At {listing(fixed)}."] if fixed else []
-    notes += ["NaN: not estimable, some combination of levels does not occur."] if np.isnan(L).any() else []
+    means = reference_means(design, specs, at=at, weights=weights)
     return MarginalMeans(
-        labels=labels,
-        grid=cells[wanted].loc[kept.index].reset_index(drop=True),
-        L=L,
+        labels=means.labels,
+        grid=means.grid,
+        L=means.L,
         beta=fit.beta,
         method=fit.denominator(ddf),
-        offset=0.0 if design.offset is None else float(design.offset.mean()),
-        notes=tuple(notes),
+        offset=means.offset,
+        notes=means.notes,
         level=check_level(level),
         family=family,
         scale=scale,
     )
-
-
-def _cell_label(name: str, value: Any, factors: Sequence[str]) -> str:
-    return str(value) if name in factors else f"{name}={value:g}"
-
-
-def grid_values(design: Design, at: Mapping[str, Any]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return the values of each column of the fixed part on the grid, and which columns are factors.
-
-    Parameters
-    ----------
-    design : Design
-        The design.
-    at : mapping
-        Values chosen by the user.
-
-    Returns
-    -------
-    values : dict of str to list
-        All levels of a factor, the mean of a numeric column.
-    factors : list of str
-        Names of the factors.
-
-    Raises
-    ------
-    ComparisonError
-        If `at` names what is not there, or a level that was not in the data.
-    """
-    from bayeslmm.formula.parse import side_names
-
-    used = set(side_names(design.encoder.fixed.text))
-    levels = {name: kinds for name, kinds in design.encoder.coding.levels.items() if name in used}
-    unknown = [name for name in at if name not in levels]
-    if unknown:
-        raise ComparisonError(
-            f"at: {unknown[0]!r} is no column of the fixed part.\n"
-            f"  Columns: {listing(levels)}. {did_you_mean(unknown[0], levels)}".rstrip()
-        )
-    coded_as_factors = _numbers_used_as_factors(design)
-    values: dict[str, list[Any]] = {}
-    factors = []
-    for name, kinds in levels.items():
-        column = design.data[name]
-        if kinds is not None or name in coded_as_factors:
-            factors.append(name)
-            values[name] = list(kinds) if kinds is not None else sorted(column.unique())
-        else:
-            values[name] = [float(column.mean())]
-        if name in at:
-            chosen = (
-                list(at[name])
-                if isinstance(at[name], Sequence | np.ndarray) and not isinstance(at[name], str)
-                else [at[name]]
-            )
-            absent = [value for value in chosen if name in factors and value not in values[name]]
-            if absent:
-                raise ComparisonError(f"at: {absent[0]!r} is no level of {name!r}.\n  Levels: {listing(values[name])}.")
-            values[name] = chosen if name in factors else [float(value) for value in chosen]
-    size = int(np.prod([len(levels) for levels in values.values()], dtype=float))
-    if size > LARGEST_GRID:
-        raise ComparisonError(
-            f"the grid has {size:,} cells, more than {LARGEST_GRID:,}.\n"
-            "  Give values in at= for factors with many levels."
-        )
-    return values, factors
-
-
-def _numbers_used_as_factors(design: Design) -> set[str]:
-    """Return numeric columns that stand in the formula as C(x) only."""
-    from bayeslmm.formula.functions import column_names
-
-    kinds = {name: kind.value for name, (kind, _) in design.encoder.fixed.spec.encoder_state.items()}
-    as_factor: set[str] = set()
-    as_number: set[str] = set()
-    for label, node in design.encoder.fixed.atoms.items():
-        names = {name.name for name in column_names(node)}
-        (as_factor if kinds.get(label) == "categorical" else as_number).update(names)
-    return as_factor - as_number
-
-
-def grid_rows(design: Design, cells: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the row of X of each cell, NaN where it is not estimable.
-
-    Parameters
-    ----------
-    design : Design
-        The design.
-    cells : DataFrame
-        Values of the columns of the fixed part.
-
-    Returns
-    -------
-    ndarray (cells, p)
-        Rows of X in the coding of the fit.
-    """
-    encoder, names = design.encoder, tuple(cells.columns)
-    states = encoder.coding.states
-    rows = encoder.fixed.apply(encoder.coding.values(cells, names), states, len(cells))
-    if rows.shape[1] == len(encoder.kept):
-        return rows
-    left_out = np.setdiff1d(np.arange(rows.shape[1]), encoder.kept)
-    if "Intercept" not in design.coef_names:  # thresholds stand in its place
-        left_out = np.setdiff1d(left_out, np.flatnonzero(np.asarray(encoder.fixed.spec.column_names) == "Intercept"))
-    if not len(left_out):
-        return rows[:, encoder.kept]
-    full = encoder.fixed.apply(encoder.coding.values(design.data, names), states, design.n)
-    relation = np.linalg.lstsq(full[:, encoder.kept], full[:, left_out], rcond=None)[0]
-    gap = np.abs(rows[:, encoder.kept] @ relation - rows[:, left_out]).max(axis=1)
-    kept = rows[:, encoder.kept]
-    kept[gap > ESTIMABLE * max(1.0, float(np.abs(full).max()))] = np.nan
-    return kept
-
-
-def _cell_weights(design: Design, cells: pd.DataFrame, averaged: Sequence[str], weights: str) -> NDArray[np.float64]:
-    if weights == "equal":
-        return np.ones(len(cells))
-    if weights != "proportional":
-        raise ComparisonError(f'weights={weights!r} is not one of "equal", "proportional".')
-    out = np.ones(len(cells))
-    for name in averaged:
-        share = design.data[name].astype(str).value_counts(normalize=True)
-        out *= cells[name].astype(str).map(share).to_numpy(dtype=float)
-    return out

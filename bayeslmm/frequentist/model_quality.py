@@ -10,12 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from bayeslmm.errors import DataError
+from bayeslmm.formula.grouping import sharing
 from bayeslmm.formula.residuals import refuse
-from bayeslmm.frequentist.degrees_of_freedom import is_nested
 from bayeslmm.frequentist.estimated import EstimatedFit, QualityScale
 from bayeslmm.frequentist.lmm_fit import LmmFit, check_level
 from bayeslmm.likelihood.lmm import solve
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 from bayeslmm.report.variance_partition import VariancePartition, variance_partition
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _generalised(fit: EstimatedFit, scale: str) -> GlmmFit | None:
 
 
 @dataclass(frozen=True, repr=False)
-class Icc:
+class Icc(Tabular):
     """Intraclass correlations.
 
     Parameters
@@ -144,12 +144,6 @@ class Icc:
         """
         return self.by_factor.copy()
 
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
-
 
 def icc(fit: EstimatedFit, level: float = 0.95, scale: QualityScale = "latent") -> Icc:
     """Return intraclass correlations: adjusted, conditional, and by grouping factor.
@@ -178,8 +172,9 @@ def icc(fit: EstimatedFit, level: float = 0.95, scale: QualityScale = "latent") 
     within = float(parts.random.sum() + parts.residual)
     rows = {}
     z = float(stats.norm.ppf(0.5 + check_level(level) / 2))
+    codes = {factor.name: factor.codes for factor in fit.design.factors}
     for factor in fit.design.factors:
-        shared = _coarser_or_equal(fit, factor.name)
+        shared = sharing(codes, factor.name)
         value, se = _correlation_with_se(fit, shared, parts, scale)
         low, high = _logit_interval(value, se, z)
         rows[factor.name] = (parts.random[factor.name] / within, value, se, low, high)
@@ -197,13 +192,6 @@ def icc(fit: EstimatedFit, level: float = 0.95, scale: QualityScale = "latent") 
 def _mean_squares(fit: LmmFit) -> dict[str, NDArray[np.float64]]:
     """Return Z'Z / n of each factor: with it the mean variance is a trace."""
     return {factor.name: factor.Z.T @ factor.Z / fit.n_obs for factor in fit.design.condensed.factors}
-
-
-def _coarser_or_equal(fit: EstimatedFit, name: str) -> set[str]:
-    """Return the factor and every factor it is nested in: two rows in one of its levels share levels of all these."""
-    factors = {factor.name: factor for factor in fit.design.factors}
-    inner = factors[name].codes
-    return {other for other, factor in factors.items() if other == name or is_nested(inner, factor.codes)}
 
 
 def _correlation_with_se(
@@ -251,7 +239,7 @@ def _logit_interval(value: float, se: float, z: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, repr=False)
-class R2:
+class R2(Tabular):
     """Share of the variance that the model explains.
 
     Parameters
@@ -270,17 +258,18 @@ class R2:
     marginal: float
     conditional: float
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row.
+    def table(self) -> Table:
+        """Return both as a table of one row.
 
         Returns
         -------
-        DataFrame
+        Table
             Columns `marginal` and `conditional`.
         """
-        return pd.DataFrame({"marginal": [self.marginal], "conditional": [self.conditional]}, index=["R2"])
+        frame = pd.DataFrame({"marginal": [self.marginal], "conditional": [self.conditional]}, index=["R2"])
+        return Table(frame, shared=(("marginal", "conditional"),))
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"R2: marginal {self.marginal:.4f}, conditional {self.conditional:.4f}"
 
 

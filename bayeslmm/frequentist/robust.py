@@ -16,13 +16,14 @@ import pandas as pd
 from scipy import linalg, stats
 
 from bayeslmm.errors import ComparisonError, DataError, did_you_mean, listing
+from bayeslmm.formula.grouping import is_nested
 from bayeslmm.formula.residuals import refuse
-from bayeslmm.frequentist.degrees_of_freedom import coefficient_table, is_nested
+from bayeslmm.frequentist.degrees_of_freedom import coefficient_table
 from bayeslmm.frequentist.hypotheses import HypothesisTest, hypothesis_test
 from bayeslmm.likelihood.cholesky import solve_other_half
 from bayeslmm.likelihood.lmm import profile
 from bayeslmm.predict import linear_predictor
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -137,7 +138,7 @@ class CountedDistribution:
 
 
 @dataclass(frozen=True, repr=False)
-class Robust:
+class Robust(Tabular):
     """Coefficients with sandwich standard errors.
 
     Parameters
@@ -230,12 +231,6 @@ class Robust:
         where = "rows" if self.clusters is None else f"{self.clusters.count:,} clusters of {self.clusters.name}"
         note = f"{self.type} sandwich over {where}; t tests with {self.distribution.title} degrees of freedom."
         return Table(self.coefficients, notes=(note,))
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def robust(fit: LmmFit, cluster: str | ArrayLike | None = None, type: str = "CR2") -> Robust:

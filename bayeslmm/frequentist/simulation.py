@@ -15,19 +15,19 @@ from scipy import stats
 from bayeslmm.errors import ComparisonError, DataError, FitError, did_you_mean, listing
 from bayeslmm.families import Family, as_family
 from bayeslmm.formula.frame import read_table
+from bayeslmm.formula.term_contrasts import TermContrasts
 from bayeslmm.frequentist.bootstrap import Outcome, run_replicates
 from bayeslmm.frequentist.diagnostics import root_weights, subset
 from bayeslmm.frequentist.estimated import EstimatedFit
 from bayeslmm.frequentist.glmm_prediction import response_draws
 from bayeslmm.frequentist.lmm_fit import LmmFit, estimate
 from bayeslmm.frequentist.optimize import Control
-from bayeslmm.frequentist.term_contrasts import TermContrasts
 from bayeslmm.frequentist.variance_parameters import parameter_names
 from bayeslmm.likelihood.covariance import Layout
 from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.likelihood.residual import ResidualRows
 from bayeslmm.predict import matrix_root
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -388,7 +388,7 @@ def simulate(
 
 
 @dataclass(frozen=True, repr=False)
-class Power:
+class Power(Tabular):
     """How often a test rejects in studies simulated from a known truth.
 
     Parameters
@@ -456,6 +456,16 @@ class Power:
             return float("nan")
         return float(np.abs(self.estimates[found]).mean() / abs(self.truth))
 
+    def table(self) -> Table:
+        """Return the row of `to_pandas` as a table.
+
+        Returns
+        -------
+        Table
+            Text, HTML, LaTeX and Markdown.
+        """
+        return Table(self.to_pandas().set_index("effect").rename_axis(None), title="Power")
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row.
 
@@ -480,7 +490,7 @@ class Power:
             }
         )
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         lower, upper = self.interval
         text = (
             f"Power for {self.effect} at alpha = {self.alpha:g}: {100 * self.power:.1f} % "
@@ -599,8 +609,8 @@ def _test_of(
     design: Design, effect: str | Callable[[Any], float], ddf: str | None, values: Truth
 ) -> tuple[Callable[[Any], tuple[float, float]], str, float]:
     """Return a function from a fit to p-value and estimate, what to call it, and the estimate's true value."""
+    from bayeslmm.formula.hypotheses import read_hypotheses
     from bayeslmm.frequentist.degrees_of_freedom import check_ddf
-    from bayeslmm.frequentist.hypotheses import read_hypotheses
 
     if callable(effect):
         return (lambda fit: (float(effect(fit)), np.nan)), getattr(effect, "__name__", "test"), float("nan")
@@ -714,7 +724,7 @@ def extend(data: Any, along: str, n: int) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, repr=False)
-class PowerCurve:
+class PowerCurve(Tabular):
     """Power against the size of a study.
 
     Parameters
@@ -768,12 +778,6 @@ class PowerCurve:
             One row per size.
         """
         return Table(self.to_pandas().drop(columns=["effect", "alpha"]), title=f"Power for {self.points[0].effect}")
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
 
 
 def power_curve(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bayeslmm.contract import check_effect
 from bayeslmm.errors import DataError, did_you_mean, listing
 
 if TYPE_CHECKING:
@@ -74,10 +75,7 @@ def caterpillar(
 
     factor = next(iter(ranef)) if factor is None else factor
     frame = ranef[factor]
-    effect = str(frame.columns[0]) if effect is None else effect
-    if effect not in frame.columns:
-        hint = did_you_mean(effect, frame.columns)
-        raise DataError(f"{factor!r} has no effect {effect!r}.\n  Effects: {listing(frame.columns)}. {hint}".rstrip())
+    effect = str(frame.columns[0]) if effect is None else check_effect(factor, effect, list(frame.columns))
     values = frame[effect].sort_values() if sort else frame[effect][::-1]
     reach = float(ndtri((1 + level) / 2)) * ranef.sd[factor][effect].reindex(values.index).to_numpy()
     if ax is None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Show = Literal["se", "interval", "none"]
 SECTIONS = (("Fixed effects", ("fixed",)), ("Standard deviations and correlations", ("sd", "corr", "sigma", "aux")))
 STATISTIC_NAMES = {"logLik": "Log-likelihood", "REMLcrit": "REML criterion", "deviance": "Deviance"}
-LEFT_OUT = ("sigma", "df.residual")  # sigma is among the parameters already
+LEFT_OUT = ("sigma", "df.residual", "algorithm", "pss")  # sigma is among the parameters already
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,6 +150,78 @@ class Table:
         return self.to_text()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+class Tabular(ABC):
+    """A result that shows as a table: text, HTML, LaTeX, Markdown and a frame all come from `table()`."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """Return the result as a table."""
+
+    def to_text(self) -> str:
+        """Return the table as plain text, with its title and notes.
+
+        Returns
+        -------
+        str
+            The lines.
+        """
+        return self.table().to_text()
+
+    def to_html(self) -> str:
+        """Return the table as an HTML fragment that brings its own style.
+
+        Returns
+        -------
+        str
+            A ``<style>`` and a ``<table>`` element, then the notes.
+        """
+        return self.table().to_html()
+
+    def to_latex(self, label: str = "") -> str:
+        """Return the table in LaTeX's booktabs style.
+
+        Parameters
+        ----------
+        label : str, default ""
+            For a reference from the text.
+
+        Returns
+        -------
+        str
+            A ``tabular``, inside a ``table`` if there is a title or label.
+        """
+        return self.table().to_latex(label)
+
+    def to_markdown(self) -> str:
+        """Return the table as a Markdown pipe table.
+
+        Returns
+        -------
+        str
+            The lines.
+        """
+        return self.table().to_markdown()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the numbers, unrounded.
+
+        Returns
+        -------
+        DataFrame
+            A copy.
+        """
+        return self.table().to_pandas()
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return self.to_html()

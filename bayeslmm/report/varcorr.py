@@ -166,13 +166,48 @@ class VarCorr:
         header = ("Groups", "Name", "Variance", "Std.Dev.", *(["Corr", *[""] * (width - 1)] if width else []))
         return Grid(header, rows, "lldd" + "r" * width)
 
+    def to_html(self) -> str:
+        """Return the table as an HTML fragment that brings its own style.
+
+        Returns
+        -------
+        str
+            A ``<style>`` and a ``<table>`` element.
+        """
+        return STYLE + self.grid().html("Random effects")
+
+    def to_latex(self, label: str = "") -> str:
+        """Return the table in LaTeX's booktabs style.
+
+        Parameters
+        ----------
+        label : str, default ""
+            For a reference from the text.
+
+        Returns
+        -------
+        str
+            A ``tabular`` inside a ``table``.
+        """
+        return self.grid().latex("Random effects", label)
+
+    def to_markdown(self) -> str:
+        """Return the table as a Markdown pipe table.
+
+        Returns
+        -------
+        str
+            The lines.
+        """
+        return self.grid().markdown()
+
     def __str__(self) -> str:
         return self.grid().text(indent=" ")
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return STYLE + self.grid().html("Random effects")
+        return self.to_html()
 
 
 def _triangle(entry: VarCorrEntry, decimals: int) -> list[list[str]]:

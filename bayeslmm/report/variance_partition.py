@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bayeslmm.report.tables import Table
+from bayeslmm.report.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ FIXED, RESIDUAL = "fixed part", "Residual"
 
 
 @dataclass(frozen=True, repr=False)
-class VariancePartition:
+class VariancePartition(Tabular):
     """The variance of an average row, part by part.
 
     Parameters
@@ -91,12 +91,6 @@ class VariancePartition:
         from bayeslmm.report.diagnostic_plots import share_bar
 
         return share_bar(self.shares, ax=ax)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().to_html()
 
 
 def variance_partition(

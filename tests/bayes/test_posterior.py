@@ -133,8 +133,9 @@ def test_hypotheses_are_arithmetic_on_draws_and_nothing_else(post):
 
 def test_variance_shares_ranks_r2_and_rope(post):
     shares = post.icc()
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-    assert list(shares.columns) == ["Subject", "Residual"]
+    assert list(shares.draws) == ["Subject", "adjusted", "conditional"]
+    np.testing.assert_array_equal(shares["Subject"], shares["adjusted"])
+    assert (shares["conditional"] < shares["adjusted"]).all()
     assert 0.5 < post.bayes_r2().mean() < 0.95
     table = post.ranks("Subject", "Days")
     assert table["rank"].is_monotonic_increasing

@@ -1,8 +1,9 @@
 """Coverage of 95 % intervals on 12 groups of 6: every method of a fit, and the posterior.
 
 Run ``python tests/benchmarks/bench_coverage.py [data sets]`` (200 when not said); it prints a table in Markdown, and
-every 25 data sets where it stands, to standard error. Limits that do not exist (a Wald interval on the boundary) are
-left out. The data: y = 1 + 0 x + b + e with SDs 1 and 1, x between the groups, six groups at either value.
+every 25 data sets where it stands, to standard error. Widths are medians, because an upper limit can be infinite. Where
+a method has no limits for some data sets (Wald on the boundary) its share is of the others, and their number is shown.
+The data: y = 1 + 0 x + b + e with SDs 1 and 1, x between the groups, six groups at either value.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def intervals(data: dict[str, np.ndarray], seed: int) -> dict[str, pd.DataFrame]
     }
 
 
-def coverage(runs: int, seed: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return shares of intervals that hold the truth, and mean widths: methods by parameters."""
+def coverage(runs: int, seed: int = 20) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Return whether each interval holds the truth (NaN: there is none), and widths, data set by data set."""
     hits: dict[str, list[pd.Series]] = {}
     widths: dict[str, list[pd.Series]] = {}
     truth = pd.Series(TRUTH)
@@ -64,25 +65,31 @@ def coverage(runs: int, seed: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
             hits.setdefault(name, []).append(inside.astype(float).where(own.notna().all(axis=1)))
             widths.setdefault(name, []).append(own["upper"] - own["lower"])
         if (k + 1) % 25 == 0:
-            print(f"{k + 1} data sets", _means(hits).round(3).to_string(), sep="\n", file=sys.stderr, flush=True)
-    return _means(hits), _means(widths)
+            so_far = pd.DataFrame({method: frame.mean() for method, frame in _frames(hits).items()}).T
+            print(f"{k + 1} data sets", so_far.round(3).to_string(), sep="\n", file=sys.stderr, flush=True)
+    return _frames(hits), _frames(widths)
 
 
-def _means(table: dict[str, list[pd.Series]]) -> pd.DataFrame:
-    return pd.DataFrame({method: pd.DataFrame(rows).mean() for method, rows in table.items()}).T
+def _frames(table: dict[str, list[pd.Series]]) -> dict[str, pd.DataFrame]:
+    return {method: pd.DataFrame(rows) for method, rows in table.items()}
+
+
+def cell(hits: pd.Series, widths: pd.Series) -> str:
+    """Return share and median width of one method and parameter as two cells of Markdown."""
+    there = int(hits.notna().sum())
+    if there == 0:
+        return "- | -"
+    of = "" if there == len(hits) else f" of {there}"
+    return f"{100 * hits.mean():.1f} %{of} | {widths.median():.2f}"
 
 
 def main(runs: int) -> None:
     """Print the table in Markdown."""
-    share, width = coverage(runs)
+    hits, widths = coverage(runs)
     print("| method | " + " | ".join(f"`{name}` | width" for name in TRUTH) + " |")
     print("|---|" + "---:|---:|" * len(TRUTH))
-    for method in share.index:
-        cells = [
-            f"{100 * share.loc[method, p]:.1f} % | {width.loc[method, p]:.2f}" if share.loc[method, p] >= 0 else "- | -"
-            for p in TRUTH
-        ]
-        print(f"| {method} | " + " | ".join(cells) + " |")
+    for method, frame in hits.items():
+        print(f"| {method} | " + " | ".join(cell(frame[name], widths[method][name]) for name in TRUTH) + " |")
 
 
 if __name__ == "__main__":

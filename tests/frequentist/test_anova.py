@@ -7,7 +7,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import ComparisonError
-from bayeslmm.frequentist.term_contrasts import TermContrasts
+from bayeslmm.formula.term_contrasts import TermContrasts
 from tests.frequentist.inference_cases import FROM_R, NOT_PACKAGED, REFERENCE, lmer, reference_fit
 
 TABLES = [

@@ -6,7 +6,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import ComparisonError
-from bayeslmm.frequentist.hypotheses import read_hypotheses
+from bayeslmm.formula.hypotheses import read_hypotheses
 from tests.frequentist.inference_cases import lmer
 
 NAMES = ("Intercept", "IQ", "IQ:SES", "C(x, contr.sum)[S.a, b]", "x1", "x10", "a b")

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from bayeslmm.formula.syntax import Node
 
 ESTIMABLE = 1e-8
+ROMAN = {1: "I", 2: "II", 3: "III"}
+MEANING = {
+    1: "each term after those before it in the formula",
+    2: "each term after all that do not contain it",
+    3: "each term after all others, factors in sum-to-zero coding whatever coding the model uses",
+}
 
 
 @dataclass(frozen=True)

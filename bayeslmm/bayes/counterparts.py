@@ -1,0 +1,75 @@
+"""Words of a REML or ML fit that a posterior does not have, and what answers the question there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DRAWS = "the draws are the uncertainty: confint(), summary()"
+ONE_ROW = "loo() has the Pareto k of each row, the influence of leaving it out"
+REPLICATED = 'plot_ppc(kind="pit") compares the rows with replicated ones'
+LOO = "loo() and compare_models() judge a model by how well it predicts"
+OWN_CHECKS = "see fit() of the same model, diagnostics() for the sampler and ppc() for the data"
+
+NO_COUNTERPART: Mapping[str, str] = {
+    "aic": LOO,
+    "aicc": LOO,
+    "bic": LOO,
+    "audit": OWN_CHECKS,
+    "auxiliary": "parameter_frame()",
+    "beta": 'fixef, or draws("beta")',
+    "bootstrap": DRAWS,
+    "coefficient_frame": "parameter_frame(), tidy()",
+    "conditional_aic": LOO,
+    "cooks_distance": ONE_ROW,
+    "criterion": "log_likelihood() has the log likelihood of each row and draw",
+    "criterion_of": "log_likelihood() has the log likelihood of each row and draw",
+    "denominator": "intervals from draws need no degrees of freedom",
+    "design_effect": "icc() has the intraclass correlation as draws; the design effect is 1 + (m - 1) ICC",
+    "df_resid": "intervals from draws need no degrees of freedom",
+    "draw_given": "predictive_draws()",
+    "estimates_of": "model.sample() of other data",
+    "fitted": "predict()",
+    "influence": ONE_ROW,
+    "leverage": ONE_ROW,
+    "loglik": "log_likelihood() has the log likelihood of each row and draw",
+    "lr_test": "a variance has a posterior: confint(); " + LOO,
+    "n_obs": "design.n",
+    "n_parameters": "loo() has the effective number of parameters",
+    "natural_estimates": "parameter_frame()",
+    "optimum": "nothing was optimised: diagnostics()",
+    "overdispersion": REPLICATED,
+    "phi": "parameter_frame()",
+    "plain": LOO,
+    "plot_diagnostics": REPLICATED,
+    "plot_leverage": ONE_ROW,
+    "plot_profile": "arviz.plot_dist(post.data) has the marginal densities",
+    "plot_qq": REPLICATED,
+    "plot_ranef_qq": "plot_caterpillar() and ppc(marginal=True) look at the distribution of the group effects",
+    "population_average": 'marginal_effects() and epred_draws(new_levels="sample")',
+    "profile": DRAWS,
+    "profile_limits": DRAWS,
+    "ratios": "tidy(exp=True)",
+    "refit": "model.sample() of other data; kfold() and blm.sbc() refit without compiling again",
+    "regression_criterion": LOO,
+    "regression_gain": LOO,
+    "reml": "coefficients and variance parameters have one posterior",
+    "residual": "residuals(), parameter_frame()",
+    "residual_noise": "predictive_draws()",
+    "residual_parameters": "parameter_frame()",
+    "residual_sd": "residuals('pearson') divides by it",
+    "response_family": "response",
+    "robust": "a posterior rests on its likelihood: family='t', or residuals=, say what robust errors guard against",
+    "scaled_residuals": 'residuals("pearson")',
+    "separated": "priors keep coefficients finite",
+    "singular": "a posterior of a variance does not sit at zero: confint()",
+    "singular_message": "a posterior of a variance does not sit at zero: confint()",
+    "singular_terms": "a posterior of a variance does not sit at zero: confint()",
+    "solution": "nothing was optimised: diagnostics()",
+    "theta": "varcorr, parameters",
+    "variance_parameters": "parameter_frame()",
+    "varpar_cov": "parameters has the draws of all variance parameters",
+    "vif": "a property of the predictors alone: see fit() of the same model",
+    "warnings": "diagnostics()",
+    "without_terms": LOO,
+    "zeros": 'plot_ppc(kind="rootogram")',
+}
