@@ -261,6 +261,12 @@ def replicate_responses(post: Posterior, draws: int, *, marginal: bool, seed: in
     """
     import xarray as xr
 
+    if post.design.condensation is not None:
+        raise DataError(
+            f"replicated responses need the rows, and the {post.design.n:,} rows stay in their source.\n"
+            '  Statistics of groups do not: ppc(by="g"), plot_ppc("tstat", by="g", t_stat="mean"); or replicate from a '
+            "model on a sample."
+        )
     design = with_new_groups(post.design) if marginal else post.design
     from bayeslmm.bayes.responses import simulate
 
@@ -364,12 +370,26 @@ def plot_replications(
     if kind not in PPC_KINDS:
         hint = did_you_mean(str(kind), PPC_KINDS)
         raise DataError(f"kind={kind!r} is not one of {listing(map(repr, PPC_KINDS))}. {hint}".rstrip())
+    if kind == "tstat" and by is not None and (post.design.condensation is not None or _of_groups(options)):
+        from bayeslmm.bayes.group_checks import as_variables, group_statistics
+
+        name = options.pop("t_stat", "mean")
+        name = "sd" if name == "std" else name
+        groups = group_statistics(post, by, (name,), draws, marginal=marginal, seed=seed)
+        # Each panel holds one observation, the statistic itself: its mean is itself.
+        options.setdefault("visuals", {}).setdefault("title", {"text": name})
+        return arviz_plots.plot_ppc_tstat(as_variables(groups, by, name), t_stat="mean", **options)
     tree = replicate_responses(post, draws, marginal=marginal, seed=seed)
     if by is not None:
         labels = column_labels(post, by)
         for group in ("posterior_predictive", "observed_data"):
             tree[group] = split_by(tree[group].to_dataset(), labels)
     return getattr(arviz_plots, PPC_KINDS[kind])(tree, **options)
+
+
+def _of_groups(options: Mapping[str, Any]) -> bool:
+    """Return whether a statistic is one that ArviZ does not name."""
+    return options.get("t_stat") in ("sd", "zeros", "ones")
 
 
 def column_labels(post: Posterior, by: str) -> NDArray[np.object_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +118,8 @@ def build_pymc_model(
     """
     import pymc as pm
 
+    whole = design
+    design = rows_of_source(design)
     with pm.Model(coords=model_coords(design)) as model:
         add_joint_shares(design, family, priors)
         eta = fixed_part(design, priors)
@@ -126,7 +128,41 @@ def build_pymc_model(
         if design.offset is not None:
             eta = eta + design.offset
         add_response(design, family, priors, eta, replaceable)
+        if whole.condensation is not None and family.is_gaussian_identity:
+            # Condensed rows have the sums of squares of all rows; their density lacks the other rows' factors 1/sigma.
+            pm.Potential("rows_in_source", -(whole.n - design.n) * pt_log(model["sigma"]))
     return model
+
+
+def pt_log(quantity: TensorVariable) -> TensorVariable:
+    """Return the natural logarithm."""
+    import pytensor.tensor as pt
+
+    return pt.log(quantity)
+
+
+def rows_of_source(design: Design) -> Design:
+    """Return the condensed rows in place of rows that stay in a source; any other design as it is.
+
+    Parameters
+    ----------
+    design : Design
+        The formula met by data.
+
+    Returns
+    -------
+    Design
+        For families other than the Gaussian the log density of a cell counts as often as it has rows.
+    """
+    cells = design.condensation
+    if cells is None:
+        return design
+    rows = cells.design
+    if rows.weights is None:
+        return replace(rows, condensation=cells)
+    weights = rows.weights / cells.counts
+    own = None if np.all(weights == 1.0) else weights
+    return replace(rows, weights=own, survey_weights=cells.counts, condensation=cells)
 
 
 def model_coords(design: Design) -> dict[str, Sequence[Any]]:
@@ -209,14 +245,17 @@ def fixed_part(design: Design, priors: Priors) -> TensorVariable:
             return pt.zeros(design.X.shape[0])
         return X @ pm.Deterministic("beta", slopes, dims="coef")
     intercept = random_scalar("Intercept", by_name["Intercept"])
+    ones, counts = np.ones(len(X)), np.ones(len(X))
+    if design.condensation is not None:
+        ones, counts = design.condensation.ones, design.condensation.counts
     if slopes is None:
         pm.Deterministic("beta", pt.stack([intercept]), dims="coef")
-        return intercept * np.ones(design.X.shape[0])
-    means = X.mean(axis=0)
+        return intercept * ones
+    means = (counts * ones) @ X / (counts @ np.square(ones))
     position = names.index("Intercept")
     at_zero = intercept - pt.dot(means, slopes)
     pm.Deterministic("beta", pt.concatenate([slopes[:position], [at_zero], slopes[position:]]), dims="coef")
-    return intercept + pt.dot(X - means, slopes)
+    return intercept * ones + pt.dot(X - np.outer(ones, means), slopes)
 
 
 def random_scalar(name: str, prior: Prior) -> TensorVariable:

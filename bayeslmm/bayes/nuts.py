@@ -99,10 +99,11 @@ def sample_latent(
         If the sampler is not installed, with the command that installs it.
     """
     check_sampler(sampler)
-    if design.y is not None:
-        check_response(family, np.asarray(design.y, dtype=np.float64), design.trials, repr(design.response_name))
+    rows = design.condensed
+    if rows.y is not None:
+        check_response(family, np.asarray(rows.y, dtype=np.float64), rows.trials, repr(design.response_name))
     began = time.perf_counter()
-    centred = choose_centred(design, family) if centred is None else checked_centred(design, centred)
+    centred = choose_centred(rows, family) if centred is None else checked_centred(design, centred)
     model = build_pymc_model(design, family, priors, centred=centred)
     tune = TUNE if tune is None else tune
     settings = {"draws": draws, "tune": tune, "chains": chains, "cores": min(chains, cores or available_cores())}

@@ -503,13 +503,26 @@ class Posterior(Fit):
 
     # --- checks --------------------------------------------------------------------------------------------------
 
-    def ppc(self, draws: int = 200, *, marginal: bool = False, seed: int | None = 0) -> xr.DataTree:
-        """Return replicated responses beside the observed one, as ArviZ wants them.
+    def ppc(
+        self,
+        draws: int = 200,
+        *,
+        by: str | None = None,
+        statistics: Sequence[str] = ("mean", "sd"),
+        marginal: bool = False,
+        seed: int | None = 0,
+    ) -> xr.DataTree:
+        """Return replicated responses beside the observed one, as ArviZ wants them; with `by`, statistics of groups.
 
         Parameters
         ----------
         draws : int, default 200
             Replications.
+        by : str, optional
+            A grouping factor or a column: statistics of the rows of each of its levels in place of the rows. The only
+            way where the rows stay in their source, from whose sums both sides are computed without fetching a row.
+        statistics : sequence of {"mean", "sd", "zeros", "ones"}, default ("mean", "sd")
+            With `by`: mean and SD of the responses of a group, and the shares of those that are 0 and 1.
         marginal : bool, default False
             Replicate with new groups in place of the fitted ones; otherwise given the fitted groups' effects.
         seed : int, default 0
@@ -518,8 +531,20 @@ class Posterior(Fit):
         Returns
         -------
         xarray.DataTree
-            Groups `posterior_predictive` and `observed_data`.
+            Groups `posterior_predictive` and `observed_data`: `y` by row, or a variable per statistic by level.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=200, chains=2, seed=1, progress=False)
+        >>> post.ppc(by="Batch")["observed_data"]["mean"].values.tolist()
+        [1505.0, 1528.0, 1564.0, 1498.0, 1600.0, 1470.0]
         """
+        if by is not None:
+            from bayeslmm.bayes.group_checks import group_statistics
+
+            return group_statistics(self, by, statistics, draws, marginal=marginal, seed=seed)
         from bayeslmm.bayes.checks import replicate_responses
 
         return replicate_responses(self, draws, marginal=marginal, seed=seed)
@@ -541,7 +566,8 @@ class Posterior(Fit):
         kind : {"dist", "tstat", "pit", "rootogram", "interval"}, default "dist"
             Densities, a test statistic, probability integral transforms, a rootogram (counts), intervals per row.
         by : str, optional
-            A column of the data: one panel per value.
+            A column of the data: one panel per value. With ``kind="tstat"`` and ``t_stat="mean"``, "sd", "zeros" or
+            "ones" also for rows that stay in their source.
         draws : int, default 200
             Replications.
         marginal : bool, default False

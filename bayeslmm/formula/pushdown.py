@@ -115,10 +115,16 @@ class Pushdown:
     """The scans of one formula over one source."""
 
     def __init__(
-        self, formula: Formula, source: Source, weights: str | None, offset: str | None, family: str | None
+        self,
+        formula: Formula,
+        source: Source,
+        weights: str | None,
+        offset: str | None,
+        family: str | None,
+        also: tuple[str, ...] = (),
     ) -> None:
         self.formula, self.source, self.family = formula, source, family
-        self.weights, self.offset = weights, offset
+        self.weights, self.offset, self.also = weights, offset, also
         self.table = source.table
         names = Table(tuple(self.table.columns), 0, None)
         known_columns(formula, names.names)
@@ -138,8 +144,8 @@ class Pushdown:
     def keys(self) -> tuple[str, ...]:
         """What the second scan groups by: for a Gaussian model, what is not summed; else every column."""
         if self.counted:
-            return self.used
-        return tuple(dict.fromkeys((*_group_names(self.formula), *self._category_columns())))
+            return (*self.used, *self.also)
+        return tuple(dict.fromkeys((*_group_names(self.formula), *self._category_columns(), *self.also)))
 
     @property
     def counted(self) -> bool:
@@ -165,6 +171,17 @@ class Pushdown:
             )
         self._check_expressions()
         return self._counted_design() if self.counted else self._gaussian_design()
+
+    def split(self, by: str) -> Condensed:
+        """Return the condensed rows of the same model with cells that a further column tells apart: two more scans."""
+        again = Pushdown(self.formula, self.source, self.weights, self.offset, self.family, (*self.also, by)).design()
+        if again.n != self.n:
+            raise SourceChangedError(
+                f"the source changed since the model was built: {self.n:,} complete rows then, {again.n:,} now.\n"
+                "  Fit from a snapshot, or a table nobody writes to."
+            )
+        assert again.condensation is not None
+        return again.condensation
 
     def _check_expressions(self) -> None:
         for name in self.names:
@@ -320,7 +337,7 @@ class Pushdown:
             factor.name: np.bincount(factor.codes, counts, len(factor.levels)).astype(np.int64)
             for factor in built.factors
         }
-        inner = replace(built, weights=weights)
+        inner = replace(built, weights=weights, data=built.data.assign(**{name: cells[name] for name in self.also}))
         condensed = Condensed(inner, np.ones(len(counts)), counts, sizes, self.source, self)
         return self._without_rows(built, condensed)
 

@@ -341,8 +341,21 @@ def check_same_data(fits: Sequence[EstimatedFit]) -> None:
             what = f"{names[0]!r} and {names[1]!r}" if len(names) > 1 else f"{names[0]!r} with other values or rows"
             raise ComparisonError(f"the fits have different responses ({what}); their likelihoods cannot be compared.")
         for role in ("trials", "weights", "offset", "survey_weights"):
-            if not _equal(getattr(first, role), getattr(design, role)):
+            if not _same_role(first, design, role):
                 raise ComparisonError(f"the fits have different {role}; their likelihoods cannot be compared.")
+
+
+def _same_role(one: Design, other: Design, role: str) -> bool:
+    """Return whether two designs have the same trials, weights or offset; of a source as far as its moments tell."""
+    a, b = getattr(one, role), getattr(other, role)
+    if a is None or b is None or one.condensation is None or other.condensation is None:
+        return _equal(a, b)
+    moments = []
+    for design in (one, other):
+        assert design.condensation is not None
+        values = np.asarray(getattr(design.condensed, role))
+        moments.append(design.moments(values / design.condensation.counts if role == "weights" else values))
+    return bool(np.allclose(moments[0], moments[1], rtol=1e-9, atol=1e-12))
 
 
 def _equal(one: NDArray[np.float64] | None, other: NDArray[np.float64] | None) -> bool:
