@@ -88,8 +88,10 @@ def leave_one_out(
 
     def left_out(level: str) -> Estimates:
         rest = replace(model, design=without_rows(design, found.codes == found.labels.index(level), level))
-        cells = frame.filter((frame.data[group].map(str) == level).to_numpy())
-        return poststratify(estimate(rest), cells, by=group, new_levels="sample", exclude=exclude, seed=seed)
+        cells = (frame.data[group].map(str) == level).to_numpy()
+        return poststratify(
+            estimate(rest), frame, by=group, where=cells, new_levels="sample", exclude=exclude, seed=seed
+        )
 
     return _joined(list(in_order(left_out, chosen, workers)), whole)
 

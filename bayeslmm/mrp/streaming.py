@@ -364,15 +364,15 @@ def _contribution(
 
 
 def _mean_in_place(link: Link, eta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean, for the two commonest links in the same memory; the logistic curve by tanh, which is fast."""
+    """Return the mean, for the two commonest links in the same memory; numpy's exp takes half the time of its tanh."""
     if link.name == "identity":
         return eta
     if link.name == "logit":
-        eta *= 0.5
-        np.tanh(eta, out=eta)
-        eta *= 0.5
-        eta += 0.5
-        return eta
+        np.negative(eta, out=eta)
+        with np.errstate(over="ignore"):  # beyond 709 the mean is zero
+            np.exp(eta, out=eta)
+        eta += 1.0
+        return np.reciprocal(eta, out=eta)
     return np.asarray(link.inverse(eta))
 
 

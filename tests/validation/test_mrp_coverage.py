@@ -71,4 +71,4 @@ def test_intervals_of_the_posterior_hold_the_truth_nine_times_in_ten(respondents
         tables.append(against_truth(simulated, posterior, frame))
     table = averaged(tables)
     assert table["covered"].between(least, 0.95).all()
-    assert table.loc["state", "error"] < 0.5 * table.loc["state", "raw error"]
+    assert table.loc["state", "error"] < 0.6 * table.loc["state", "raw error"]
