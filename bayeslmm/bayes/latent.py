@@ -99,7 +99,9 @@ def build_pymc_model(
         Every prior.
     centred : sequence of str, optional
         Grouping factors, or terms such as "(1 | g)", whose effects are parameters themselves; the others are
-        standardised ("non-centred"), which suits groups with few or noisy rows.
+        standardised ("non-centred"), which suits groups with few or noisy rows. The levels of the first such factor are
+        centred at the coefficients of the same names (Gelfand, Sahu & Carlin 1995, *Biometrika* 82(3)): `level_g` is
+        what the data determine, and the coefficients no longer lie on a ridge with the mean of the effects.
     replaceable : bool, default False
         Make the rows used and the response data of the model, so that neither needs compiling again.
 
@@ -123,8 +125,10 @@ def build_pymc_model(
     with pm.Model(coords=model_coords(design)) as model:
         add_joint_shares(design, family, priors)
         eta = fixed_part(design, priors)
+        first = next((factor.name for factor in design.factors if factor.name in centred), None)
         for factor in design.factors:
-            eta = eta + group_part(design, factor, priors, centred)
+            means = coefficients_of(design, factor.effects) if factor.name == first else None
+            eta = eta + group_part(design, factor, priors, centred, means)
         if design.offset is not None:
             eta = eta + design.offset
         add_response(design, family, priors, eta, replaceable)
@@ -231,7 +235,7 @@ def fixed_part(design: Design, priors: Priors) -> TensorVariable:
     import pytensor.tensor as pt
 
     names = design.coef_names
-    is_slope = np.array([name != "Intercept" for name in names])
+    is_slope = np.array([name != "Intercept" for name in names], dtype=bool)
     X = design.X[:, is_slope]
     by_name = dict(zip(names, priors.coefficients, strict=True))
     slopes = None
@@ -499,7 +503,38 @@ def shared_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]]
 # --- group effects -------------------------------------------------------------------------------------------------
 
 
-def group_part(design: Design, factor: Factor, priors: Priors, centred: Sequence[str] = ()) -> TensorVariable:
+def coefficients_of(design: Design, effects: Sequence[str]) -> TensorVariable | None:
+    """Return the coefficients that carry the names of group effects, zero for effects without one.
+
+    Parameters
+    ----------
+    design : Design
+        Names of the coefficients.
+    effects : sequence of str
+        Names of the effects of a level.
+
+    Returns
+    -------
+    TensorVariable (K,) or None
+        None when no effect has a coefficient.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    names = list(design.coef_names)
+    if not set(names) & set(effects):
+        return None
+    beta = pm.modelcontext(None)["beta"]
+    return pt.stack([beta[names.index(name)] if name in names else pt.zeros(()) for name in effects])
+
+
+def group_part(
+    design: Design,
+    factor: Factor,
+    priors: Priors,
+    centred: Sequence[str] = (),
+    means: TensorVariable | None = None,
+) -> TensorVariable:
     """Add the effects of one grouping factor and return Z b.
 
     Parameters
@@ -512,6 +547,8 @@ def group_part(design: Design, factor: Factor, priors: Priors, centred: Sequence
         Every prior.
     centred : sequence of str
         Grouping factors and terms whose effects are parameters themselves.
+    means : TensorVariable (K,), optional
+        What centred levels are centred at, instead of zero.
 
     Returns
     -------
@@ -528,7 +565,7 @@ def group_part(design: Design, factor: Factor, priors: Priors, centred: Sequence
     dims = (name, f"{name}_effect")
     is_centred = [name in centred or str(term.term) in centred for _, term in terms]
     if len(set(is_centred)) == 1:
-        effects = level_effects(name, len(factor.effects), sd, root, dims, centred=is_centred[0])
+        effects = level_effects(name, len(factor.effects), sd, root, dims, centred=is_centred[0], means=means)
     else:
         parts, at = [], 0
         for number, ((_, term), one) in enumerate(zip(terms, is_centred, strict=True), start=1):
@@ -552,6 +589,7 @@ def level_effects(
     dims: tuple[str | None, ...],
     *,
     centred: bool,
+    means: TensorVariable | None = None,
 ) -> TensorVariable:
     """Add the effects of all levels and return them.
 
@@ -569,6 +607,8 @@ def level_effects(
         Dimensions: levels and effects.
     centred : bool
         Whether the effects are parameters themselves.
+    means : TensorVariable (count,), optional
+        Centred effects are sampled with these added, as `level_g`.
 
     Returns
     -------
@@ -578,15 +618,19 @@ def level_effects(
     import pymc as pm
     import pytensor.tensor as pt
 
-    shape = {"dims": dims} if None not in dims else {"shape": (len(pm.modelcontext(None).coords[dims[0]]), count)}
+    named: dict[str, Any] = {"dims": dims} if None not in dims else {}
+    shape: dict[str, Any] = named or {"shape": (len(pm.modelcontext(None).coords[dims[0]]), count)}
     scaled_root = None if root is None else sd[:, None] * root
-    if centred and scaled_root is not None:
-        return pm.MvNormal(f"b_{name}", mu=np.zeros(count), chol=scaled_root, **shape)
     if centred:
-        return pm.Normal(f"b_{name}", mu=0.0, sigma=sd, **shape)
+        free, mean = (f"b_{name}", np.zeros(count)) if means is None else (f"level_{name}", means)
+        if scaled_root is None:
+            levels = pm.Normal(free, mu=mean, sigma=sd, **shape)
+        else:
+            levels = pm.MvNormal(free, mu=mean, chol=scaled_root, **shape)
+        return levels if means is None else pm.Deterministic(f"b_{name}", levels - means, **named)
     standard = pm.Normal(f"z_{name}", mu=0.0, sigma=1.0, **shape)
     scaled = standard * sd if scaled_root is None else pt.dot(standard, scaled_root.T)
-    return pm.Deterministic(f"b_{name}", scaled, dims=dims if None not in dims else None)
+    return pm.Deterministic(f"b_{name}", scaled, **named)
 
 
 def factor_sds(design: Design, name: str, terms: Sequence[tuple[int, GroupTerm]], priors: Priors) -> TensorVariable:

@@ -387,6 +387,8 @@ def relabel(tree: xr.DataTree, design: Design, priors: Priors, wanted: int) -> t
     chains = np.flatnonzero(np.isfinite(probe).all(axis=2).any(axis=1))
     draws = next(iter(found.values())).shape[1]
     chosen = posterior[kept].isel(chain=chains, draw=slice(0, draws))
+    if not design.coef_names:
+        chosen["beta"] = (("chain", "draw", "coef"), np.empty((len(chains), draws, 0)))
     chosen = chosen.assign_coords(chain=np.arange(len(chains)), draw=np.arange(draws))
     stats = xr.Dataset(
         {name: (("chain", "draw"), values) for name, values in found.items() if values.ndim == 2},

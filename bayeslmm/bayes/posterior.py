@@ -160,7 +160,7 @@ class Posterior(Fit):
             known = ", ".join(map(str, posterior.data_vars))
             raise DataError(f"the posterior has no variable {name!r}.\n  Variables: {known}.")
         values = np.asarray(posterior[name].values)
-        return values.reshape(-1, *values.shape[2:])
+        return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
 
     @cached_property
     def parameters(self) -> dict[str, NDArray[np.float64]]:

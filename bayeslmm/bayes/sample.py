@@ -189,8 +189,8 @@ def draw_marginal(
     if method is not None and method not in METHODS:
         raise SamplingError(f"method={method!r} is not one of {listing(map(repr, METHODS))}.")
     options = {name: value for name, value in options.items() if value is not None or name == "tune"}
-    cost = f"one evaluation takes {mode.seconds * 1e3:.2g} ms"
-    if method == "proposals" or (method is None and mode.seconds > SLOW_EVALUATION):
+    cost = f"one evaluation costs about {density.seconds * 1e3:.1g} ms"
+    if method == "proposals" or (method is None and density.seconds > SLOW_EVALUATION):
         plain = {name: options[name] for name in ("seed", "progress", "cores", "storage") if name in options}
         raw = sample_proposals(density, mode, draws=draws, chains=chains, **plain)
         share = least_effective_share(raw.x)

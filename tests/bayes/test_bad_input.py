@@ -145,3 +145,31 @@ def test_terms_are_centred_where_the_data_speak_loudly():
 
     names = {rv.name for rv in build_pymc_model(both.design, both.family, both.priors, centred=("(1 | g)",)).free_RVs}
     assert {"b_g_1", "z_g_2"} <= names
+
+
+@pytest.mark.parametrize("text", ["y ~ x + (1 | g)", "y ~ x + (x | g)", "y ~ x + (x || g)", "y ~ 0 + x + (x | g)"])
+def test_levels_centred_at_the_coefficients_have_the_same_density(text):
+    import pytensor
+
+    from bayeslmm.bayes.latent import build_pymc_model
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.normal(size=24), "x": rng.normal(2, 1, 24), "g": np.repeat(list("abcd"), 6)})
+    model = blm.model(text, frame)
+    factor = model.design.factors[0]
+    effects = 0.1 + np.arange(4.0 * len(factor.effects)).reshape(4, -1) / 7
+    mode = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
+    values = []
+    for centred in (("g",), tuple(str(term.term) for term in model.design.terms)):
+        pm_model = build_pymc_model(model.design, model.family, model.priors, centred=centred)
+        point = {name: np.full(np.shape(start), 0.2) for name, start in pm_model.initial_point().items()}
+        if centred == ("g",):
+            (at,) = pm_model.replace_rvs_by_values([pm_model["beta"]])
+            beta = pm_model.compile_fn(at, inputs=pm_model.value_vars, mode=mode, on_unused_input="ignore")(point)
+            named = dict(zip(model.design.coef_names, beta, strict=True))
+            point["level_g"] = effects + [named.get(effect, 0.0) for effect in factor.effects]
+        else:
+            names = [name for name in point if name.startswith("b_g")]
+            point |= dict(zip(names, np.split(effects, len(names), axis=1), strict=True))
+        values.append(float(pm_model.compile_logp(mode=mode)(point)))
+    assert values[0] == pytest.approx(values[1], rel=1e-12)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -231,3 +232,12 @@ def test_priors_the_engine_does_not_know_go_to_pymc_and_say_so(sleep):
 def test_options_that_make_no_sense_are_refused(sleep, options, message):
     with pytest.raises(SamplingError, match=message):
         sleep.sample(progress=False, **options)
+
+
+def test_the_method_does_not_depend_on_how_busy_the_machine_is():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"g": rng.integers(0, 700, 5000), "h": rng.integers(0, 700, 5000), "y": rng.normal(size=5000)})
+    model = blm.model("y ~ 1 + (1 | g) + (1 | h)", frame)
+    assert model.kernel.analysis.seconds > 1e-3
+    small = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    assert small.kernel.analysis.seconds < 1e-5
