@@ -300,8 +300,9 @@ class GlmmFit(EstimatedFit):
             for term, value in zip(self.design.terms, smallest, strict=True)
             if value <= max(min(smallest), 1e-8)
         ]
+        have = "has" if len(named) == 1 else "have"
         return (
-            f"the fit is on the boundary: {' and '.join(named)} has a direction of zero variance.\n"
+            f"the fit is on the boundary: {' and '.join(named)} {have} a direction of zero variance.\n"
             "  The data do not support this many effects: leave one out, or sample() with a prior on the standard "
             "deviations."
         )

@@ -351,8 +351,9 @@ class LmmFit(EstimatedFit):
             if self.kernel.layout.covariances[i].is_correlated
         ]
         remedy = f"try {simpler[0]}, or " if simpler else ""
+        have = "has" if len(named) == 1 else "have"
         return (
-            f"the fit is on the boundary: {' and '.join(named)} has a direction of zero variance.\n"
+            f"the fit is on the boundary: {' and '.join(named)} {have} a direction of zero variance.\n"
             f"  The data do not support this many effects: {remedy}sample() with a prior on the standard deviations."
         )
 
