@@ -134,8 +134,18 @@ def find_mode(density: LogPosterior) -> Mode:
         )
     bounds = [(value - FARTHEST, value + FARTHEST) for value in start]
     bounds[density.coefficients_at] = [(None, None)] * len(density.coordinates.plan.sampled)
-    found = minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-6, "ftol": 1e-13})
-    return Mode(found.x, axes_at(found.x, negative), -float(found.fun), int(found.nfev))
+    # Between bounds the first step of L-BFGS-B is a whole gradient. With residual parameters it would end where the
+    # density is not finite, and the search with it: in this unit of the density it has length one.
+    unit = 1.0 if density.residual is None else max(1.0, float(np.linalg.norm(negative(start)[1])))
+
+    def scaled(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, slope = negative(x)
+        return value / unit, slope / unit
+
+    found = minimize(
+        scaled, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-6 / unit, "ftol": 1e-13}
+    )
+    return Mode(found.x, axes_at(found.x, negative), -unit * float(found.fun), int(found.nfev))
 
 
 def starting_point(density: LogPosterior) -> NDArray[np.float64]:

@@ -103,7 +103,8 @@ class Bootstrap(Tabular):
         kind : {"percentile", "basic", "studentised"}, default "percentile"
             Quantiles of the replicates; the same mirrored at the estimate; quantiles of t ratios times the standard
             error, made for variances and for Fisher's z of correlations. Studentised limits of standard deviations
-            have no upper end where more replicates than the tail holds are zero.
+            have no upper end where more replicates than the tail holds are zero. A parameter on the boundary has no
+            standard error to studentise with: its limits are those of "percentile".
 
         Returns
         -------
@@ -117,6 +118,8 @@ class Bootstrap(Tabular):
         """
         tail = (1 - check_level(level)) / 2
         good = self.replicates.dropna(how="any")
+        lower: pd.Series
+        upper: pd.Series
         if len(good) < 2 or len(good) * tail < 1:
             raise ComparisonError(
                 f"{len(good)} replicates do not reach the {100 * tail:g} % tails of a {100 * level:g} % interval.\n"
@@ -128,6 +131,9 @@ class Bootstrap(Tabular):
             lower, upper = (2 * self.estimate - good.quantile(q) for q in (1 - tail, tail))
         elif kind == "studentised":
             lower, upper = self._studentised(tail)
+            assert self.estimate_se is not None
+            unknown = self.estimate_se.isna()
+            lower, upper = lower.mask(unknown, good.quantile(tail)), upper.mask(unknown, good.quantile(1 - tail))
         else:
             raise ComparisonError(f'kind={kind!r} is not one of "percentile", "basic", "studentised".')
         return pd.DataFrame({"lower": lower, "upper": upper})

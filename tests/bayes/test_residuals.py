@@ -7,8 +7,10 @@ from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.bayes.logposterior import log_posterior_of
+from bayeslmm.bayes.marginal import find_mode
 from bayeslmm.errors import DataError, FormulaError
 from bayeslmm.likelihood.residual import ResidualRows
+from tests.benchmarks.bench_residuals import panel
 
 by, ar1, exchangeable = blm.residuals.by, blm.residuals.ar1, blm.residuals.exchangeable
 FORMULA = "distance ~ age + (1 | Subject)"
@@ -174,3 +176,30 @@ def test_the_equation_shows_the_structure():
     assert r"\sigma_{\mathrm{Sex}[i]}^{2}" in str(unequal.equation()).replace(" ", "").replace("{\\sigma", "\\sigma")
     serial = blm.model("distance ~ age + (1 | Subject)", orthodont, residuals=blm.residuals.ar1("age", group="Subject"))
     assert r"\rho^{d" in str(serial.equation()).replace(" ", "")
+
+
+def test_the_search_for_the_mode_is_not_thrown_off_by_a_steep_start():
+    """With many rows the gradient at the start is long: a whole step of it ends where the density is not finite."""
+    m = blm.model("y ~ time + (time | g)", panel(150, 16), residuals=ar1("time", group="g"))
+    density = log_posterior_of(m.design, m.priors, m.kernel)
+    mode = find_mode(density)
+    value, gradient = density.value_and_gradient(mode.x)
+    assert value == pytest.approx(mode.value)
+    np.testing.assert_allclose(mode.spread.T @ gradient, 0, atol=1e-3)
+    assert density.residual.natural(mode.x[-1:])[0] == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.SingularFitWarning")
+@pytest.mark.parametrize("case", ["by", "ar1", "exchangeable"])
+def test_both_engines_have_one_posterior(case):
+    m = model(case)
+    exact, latent = (
+        m.sample(1500, chains=4, seed=seed, engine=engine, progress=False)
+        for seed, engine in ((1, "marginal"), (2, "latent"))
+    )
+    ours, theirs = exact.summary().to_pandas(), latent.summary().to_pandas()
+    assert list(ours.index) == list(theirs.index)
+    error = np.sqrt(ours["sd"] ** 2 / ours["ess_bulk"] + theirs["sd"] ** 2 / theirs["ess_bulk"])
+    np.testing.assert_array_less(np.abs(ours["mean"] - theirs["mean"]), 4 * error)
+    np.testing.assert_allclose(ours["sd"], theirs["sd"], rtol=0.15)

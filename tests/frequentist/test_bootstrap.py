@@ -178,3 +178,13 @@ def test_bad_input():
         fit.refit(np.zeros(3))
     with pytest.raises(DataError, match="not finite in 1 rows"):
         fit.refit(np.where(np.arange(180) == 3, np.nan, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.SingularFitWarning")
+def test_studentised_limits_of_a_singular_fit_start_at_zero():
+    fit = blm.lmer("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff2"))
+    boot = fit.bootstrap(200, seed=1, progress=False, studentise=True)
+    found, percentile = boot.confint(kind="studentised"), boot.confint()
+    assert found.loc["sd_Batch[Intercept]"].tolist() == percentile.loc["sd_Batch[Intercept]"].tolist()
+    assert found.loc["sd_Batch[Intercept]", "lower"] == 0 < found.loc["sd_Batch[Intercept]", "upper"] < 3
+    assert found.loc["sigma", "lower"] != percentile.loc["sigma", "lower"]

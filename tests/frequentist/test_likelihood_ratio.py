@@ -1,8 +1,10 @@
 """Likelihood-ratio tests against lme4 and Stata; mixtures, nesting, what is refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayeslmm as blm
@@ -205,3 +207,25 @@ def test_the_simulated_null_of_two_fits():
     found = blm.anova(small, big, simulate=39, seed=1, progress=False)
     assert found.frame["Pr(simulated)"].iloc[1] == pytest.approx(1 / 40)
     assert (found.tests[0].simulated >= 0).all()
+
+
+EXACT = json.loads((Path(__file__).parents[1] / "reference" / "exact_lrt.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::bayeslmm.errors.SingularFitWarning")
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("case", ["dyestuff", "small"])
+def test_the_simulated_null_is_rlrsims_exact_one(case, method):
+    """RLRsim draws from the finite-sample null by its spectrum (Crainiceanu & Ruppert 2004), 100,000 times."""
+    reference, runs = EXACT["cases"][case][method], 4000
+    data = blm.datasets.load("Dyestuff") if case == "dyestuff" else pd.DataFrame(EXACT["small"])
+    fit = blm.lmer(EXACT["cases"][case]["formula"], data, reml=method == "reml")
+    test = fit.lr_test(simulate=runs, seed=1, progress=False)
+    assert test.statistic == pytest.approx(reference["statistic"], rel=1e-5)
+    assert test.p_simulated == pytest.approx(reference["p"], abs=3.3 * (reference["p"] / runs) ** 0.5 + 1 / runs)
+    assert (test.simulated < 1e-6).mean() == pytest.approx(reference["zero"], abs=3.3 * 0.5 / runs**0.5)
+    for probability, quantile in zip(EXACT["probabilities"], reference["quantiles"], strict=True):
+        if quantile > 0.1:
+            error = 3.3 * (probability * (1 - probability) / runs) ** 0.5
+            assert (test.simulated <= quantile).mean() == pytest.approx(probability, abs=error), probability
