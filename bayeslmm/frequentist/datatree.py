@@ -56,5 +56,7 @@ def fit_to_datatree(fit: LmmFit, draws: int = 1000, seed: int = 0) -> xr.DataTre
         sigma=np.full((1, draws), fit.sigma),
     )
     posterior.attrs["note"] = f"draws given the {fit.engine} estimates of the variance parameters, held fixed"
+    if fit.design.condensation is not None:
+        return xr.DataTree.from_dict({"posterior": posterior})  # the rows stay in their source
     observed = xr.Dataset({"y": (("obs",), fit.design.y)}, coords={"obs": fit.design.rows})
     return xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})

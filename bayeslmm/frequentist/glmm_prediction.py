@@ -203,5 +203,7 @@ def fit_to_datatree(fit: GlmmFit, draws: int = 1000, seed: int = 0) -> xr.DataTr
     if fit.kernel.n_aux and fit.family not in ("gaussian", "cumulative"):
         posterior[fit.response_family.parameter] = (("chain", "draw"), np.full((1, draws), fit.phi))
     posterior.attrs["note"] = f"draws given the {fit.engine} estimates of the covariance parameters, held fixed"
+    if fit.design.condensation is not None:
+        return xr.DataTree.from_dict({"posterior": posterior})  # the rows stay in their source
     observed = xr.Dataset({"y": (("obs",), fit.design.y)}, coords={"obs": fit.design.rows})
     return xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})

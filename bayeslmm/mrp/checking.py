@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -199,13 +199,14 @@ def outside(cells: pd.DataFrame, design: Design, factors: tuple[str, ...] | None
     >>> outside(pd.DataFrame({"state": ["CA"]}), design)
     ("Not in the frame: 'TX' of 'state' (2 respondents, who inform the model but no estimate).",)
     """
+    design = _respondents(design)
     sentences = []
     for name in grouping_columns(design, factors):
         there, survey = set(factorise(cells[name]).labels), factorise(design.data[name])
         absent = [level for level in survey.labels if level not in there]
         if absent:
             rows = np.isin(survey.codes, [survey.labels.index(level) for level in absent])
-            people = int(rows.sum() if design.trials is None else design.trials[rows].sum())
+            people = round(float(rows.sum() if design.trials is None else design.trials[rows].sum()))
             sentences.append(
                 f"Not in the frame: {_named(absent)} of {name!r} ({people:,} respondent{'s' * (people != 1)},"
                 " who inform the model but no estimate)."
@@ -230,9 +231,18 @@ def check_frame(frame: PoststratFrame, model: Any, exclude: Sequence[str] = ()) 
     FrameCheck
         Differences, errors first.
     """
-    found = list(_findings(frame, design_of(model), exclude))
+    found = list(_findings(frame, _respondents(design_of(model)), exclude))
     order = ("error", "warning", "note")
     return FrameCheck(tuple(sorted(found, key=lambda finding: order.index(finding.severity))))
+
+
+def _respondents(design: Design) -> Design:
+    """Return the survey's rows; of a source the condensed ones, each with the number of respondents it stands for."""
+    cells = design.condensation
+    if cells is None:
+        return design
+    trials = 1.0 if cells.design.trials is None else cells.design.trials
+    return replace(cells.design, trials=cells.counts * np.square(cells.ones) * trials)
 
 
 def _findings(frame: PoststratFrame, design: Design, exclude: Sequence[str]) -> Iterator[Finding]:
@@ -248,6 +258,8 @@ def _findings(frame: PoststratFrame, design: Design, exclude: Sequence[str]) -> 
             alone = f" If it belongs to the survey alone: exclude=({name!r},)." if only_groups else ""
             yield Finding("error", name, f"the frame has no such column. {hint}".rstrip() + alone)
         else:
+            if name not in design.data.columns:
+                continue  # a number that the engine summed: its range is not known here
             shared.append(name)
             yield from _check_column(frame, design, name)
     yield from _check_factors(frame, design, shared)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bayeslmm.errors import DataError, did_you_mean, listing
 from bayeslmm.formula.grouping import label
 from bayeslmm.mrp.grouping import ALL
-from bayeslmm.mrp.reading import read_frame, require_column
+from bayeslmm.mrp.reading import read_frame, require_column, write_table
 from bayeslmm.mrp.survey import align
 from bayeslmm.report.tables import Table
 
@@ -150,6 +150,41 @@ class Estimates:
             table = pd.concat([table, self.survey.set_axis(table.index)], axis=1)
             table["shift"] = self.estimate - self.survey.get("weighted", self.survey["raw"]).to_numpy()
         return table
+
+    def to_table(self, connection: Any, name: str, *, overwrite: bool = False, level: float = LEVEL) -> Any:
+        """Write the estimates as a table of a database, the one thing of this package that writes to an engine.
+
+        Parameters
+        ----------
+        connection : DuckDB connection or Ibis backend
+            Where to: ``duckdb.connect("results.duckdb")``, ``ibis.pyspark.connect(session)``, ...
+        name : str
+            The new table.
+        overwrite : bool, default False
+            Replace a table of that name.
+        level : float, default 0.95
+            Coverage of the intervals.
+
+        Returns
+        -------
+        DuckDB relation or Ibis table
+            The table written, with the columns of `to_pandas`.
+
+        Raises
+        ------
+        DataError
+            If there is a table of that name and `overwrite` is False, or the engine refuses, with its message.
+
+        Examples
+        --------
+        >>> import duckdb
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> states = Estimates(pd.DataFrame({"state": ["CA"]}), np.array([[0.6], [0.7]]), np.array([39.0]))
+        >>> states.to_table(duckdb.connect(), "states").fetchall()[0][:2]
+        ('CA', 0.65)
+        """
+        return write_table(self.to_pandas(level), connection, name, overwrite=overwrite)
 
     def summary(self, level: float = LEVEL, *, sort: bool = False) -> Table:
         """Return the estimates as a table that prints.

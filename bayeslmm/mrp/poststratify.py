@@ -125,14 +125,7 @@ def poststratify(
         draws=estimates,
         population=sums.counts.mean(axis=0),
         plug_in=sums.modes / plan.groups.sums(plan.weights) if modes else None,
-        survey=respondents(
-            fit.design.data,
-            _response(fit, request.category),
-            fit.design.trials,
-            plan.groups.labels,
-            sets,
-            fit.design.survey_weights,
-        ),
+        survey=_survey(fit, request.category, plan.groups.labels, sets),
         outcome=fit.design.response_name if category is None else f"{fit.design.response_name} = {category}",
         engine=fit.engine,
         chains=_chains(fit, len(estimates)),
@@ -183,6 +176,21 @@ def _category(fit: Fit, category: str | None) -> int | None:
         what = f"category={category!r} is not one of its categories" if levels else "the response has no categories"
         raise DataError(f"{what}.\n  Categories of {fit.design.response_name!r}: {listing(levels) or 'none'}.")
     return levels.index(category)
+
+
+def _survey(
+    fit: Fit, category: int | None, labels: pd.DataFrame, sets: tuple[tuple[str, ...], ...]
+) -> pd.DataFrame | None:
+    """Return raw estimates of the survey; None where rows in a source are no cells of equal respondents."""
+    design, cells = fit.design, fit.design.condensation
+    if cells is None:
+        y = _response(fit, category)
+        return respondents(design.data, y, design.trials, labels, sets, design.survey_weights)
+    if design.encoder.family not in ("bernoulli", "binomial"):
+        return None
+    rows = cells.design
+    trials = cells.counts * (1.0 if rows.trials is None else rows.trials)
+    return respondents(rows.data, np.asarray(rows.y), trials, labels, sets)
 
 
 def _response(fit: Fit, category: int | None) -> NDArray[np.float64]:
@@ -296,7 +304,7 @@ def _with_idle_columns(frame: PoststratFrame, fit: Fit, factors: tuple[str, ...]
             f"the frame has no column{'s' * (len(lacking) > 1)} {listing(map(repr, lacking))}, which the model uses.\n"
             f"  Columns: {listing(frame.covariates)}. frame.check(model) lists everything that differs.{way_out}"
         )
-    return data.assign(**{name: design.data[name].iloc[0] for name in absent})
+    return data.assign(**{name: design.condensed.data[name].iloc[0] for name in absent})
 
 
 def _merged(data: pd.DataFrame, needed: list[str], counts: str) -> pd.DataFrame:
@@ -330,7 +338,9 @@ def _ledger(cells: pd.DataFrame, fit: Fit, factors: tuple[str, ...] | None) -> p
 
 
 def _first_rows_of_unseen(cells: pd.DataFrame, group: tuple[str, ...], fit: Fit) -> NDArray[np.intp]:
-    frames = [pd.DataFrame({name: _level_names(data[name]) for name in group}) for data in (cells, fit.design.data)]
+    frames = [
+        pd.DataFrame({name: _level_names(data[name]) for name in group}) for data in (cells, fit.design.condensed.data)
+    ]
     distinct = frames[0].drop_duplicates()
     seen = pd.MultiIndex.from_frame(frames[1].drop_duplicates())
     return distinct.index[~pd.MultiIndex.from_frame(distinct).isin(seen)].to_numpy(np.intp)

@@ -1,4 +1,4 @@
-"""Tables in: any data frame, a Parquet file, or a query that a database sums before anything is loaded."""
+"""Tables in and out: any data frame, Parquet, or sums that a database makes before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import narwhals as nw
 import pandas as pd
 
 from bayeslmm.errors import DataError, did_you_mean, listing
+from bayeslmm.formula.source import open_source
+
+OUTGOING = "bayeslmm_outgoing"
+"""What a frame is called for as long as it is being written."""
 
 
 def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | None = None) -> pd.DataFrame:
@@ -19,7 +23,7 @@ def read_frame(source: Any, *, cells: Sequence[str] | None = None, total: str | 
     ----------
     source : data frame, mapping, str or Path
         pandas, polars (also lazy), pyarrow, a DuckDB relation, an Ibis table, a mapping of names to columns, or the
-        path of a Parquet file.
+        path or glob of Parquet files.
     cells : sequence of str, optional
         Columns to keep, one row per combination that occurs; the sum is done where the data are.
     total : str, optional
@@ -76,6 +80,8 @@ def _check_weights(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], name: str) -> N
 def _as_narwhals(source: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
     if isinstance(source, Mapping):
         source = pd.DataFrame(dict(source))
+    elif isinstance(source, str | Path) and (any(mark in str(source) for mark in "*?[") or Path(source).is_dir()):
+        source = open_source(source).table
     elif isinstance(source, str | Path):
         source = _read_parquet(Path(source))
     try:
@@ -123,3 +129,61 @@ def require_column(name: str, names: Iterable[str], what: str = "column") -> Non
     if name not in names:
         hint = did_you_mean(str(name), names)
         raise DataError(f"there is no {what} {name!r}.\n  {what.capitalize()}s: {listing(names)}. {hint}".rstrip())
+
+
+def write_table(frame: pd.DataFrame, connection: Any, name: str, *, overwrite: bool = False) -> Any:
+    """Write a frame as a table of a database.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What to write.
+    connection : DuckDB connection or Ibis backend
+        Where to.
+    name : str
+        The table.
+    overwrite : bool, default False
+        Replace a table of that name.
+
+    Returns
+    -------
+    DuckDB relation or Ibis table
+        The table written.
+
+    Raises
+    ------
+    DataError
+        If there is a table of that name already, or the engine refuses.
+
+    Examples
+    --------
+    >>> import duckdb
+    >>> write_table(pd.DataFrame({"g": ["a"], "n": [3]}), duckdb.connect(), "cells").fetchall()
+    [('a', 3)]
+    """
+    if getattr(connection, "name", None) == "duckdb":  # Ibis 12 drops its temporary view in words DuckDB 2 cannot read
+        write_table(frame, connection.con, name, overwrite=overwrite)
+        return connection.table(name)
+    is_duckdb = type(connection).__name__ == "DuckDBPyConnection"
+    if not is_duckdb and not hasattr(connection, "create_table"):
+        raise DataError(
+            f"a {type(connection).__name__} is no connection that a table could be written to.\n"
+            '  Give duckdb.connect("results.duckdb") or an Ibis backend, such as ibis.pyspark.connect(session).'
+        )
+    try:
+        there = {row[0] for row in connection.execute("show tables").fetchall()} if is_duckdb else connection.tables
+        if name in there and not overwrite:
+            raise DataError(f"there is a table {name!r} already.\n  Choose another name, or overwrite=True.")
+        if not is_duckdb:
+            return connection.create_table(name, frame, overwrite=overwrite)
+        quoted = '"' + name.replace('"', '""') + '"'
+        connection.register(OUTGOING, frame)
+        try:
+            connection.execute(f"create or replace table {quoted} as select * from {OUTGOING}")
+        finally:
+            connection.unregister(OUTGOING)
+        return connection.table(quoted)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"the table {name!r} was not written: {type(error).__name__}: {error}") from error

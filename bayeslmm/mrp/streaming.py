@@ -100,7 +100,8 @@ def link_of(fit: Fit) -> Link | None:
     Link or None
         None where no link explains the expected response.
     """
-    rows = fit.design.data.iloc[np.linspace(0, len(fit.design.data) - 1, PROBE_ROWS).astype(int)]
+    data = fit.design.spanning().data
+    rows = data.iloc[np.linspace(0, len(data) - 1, PROBE_ROWS).astype(int)]
     eta = fit.linpred_draws(rows, draws=PROBE_ROWS, seed=0)
     mean = fit.epred_draws(rows, draws=PROBE_ROWS, seed=0)
     for link in LINKS.values():
