@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -31,7 +31,7 @@ from bayeslmm.frequentist.variance_parameters import VarianceParameters, varianc
 from bayeslmm.likelihood.conditional import Conditional, conditional
 from bayeslmm.likelihood.laplace import LaplaceKernel
 from bayeslmm.likelihood.quadrature import check_quadrature
-from bayeslmm.predict import included_factors, linear_predictor, predict_lazily, stays_in_engine
+from bayeslmm.predict import included_factors, linear_predictor, numeric_column, predict_lazily, stays_in_engine
 from bayeslmm.report.tables import Summary, Table
 from bayeslmm.report.varcorr import VarCorr, VarCorrEntry
 
@@ -162,6 +162,34 @@ def thresholds_for_intercept(design: Design, family: Family) -> Design:
         coef_names=tuple(name for name in design.coef_names if name != "Intercept"),
         encoder=replace(design.encoder, kept=np.delete(design.encoder.kept, at)),
     )
+
+
+DELETION = "leaving rows or groups out is exact for Gaussian fits only; fit() of the data without them"
+QUANTILES = 'residuals("quantile") are standard normal where the model holds; plot_residuals() draws them'
+NO_RESIDUALS = "a family without residual variance has no residual structure"
+GAUSSIAN_ONLY: Mapping[str, str] = {
+    "conditional_aic": "aic is marginal; loo() of a posterior judges predictions given the groups",
+    "cooks_distance": DELETION,
+    "design_effect": "icc() has the intraclass correlation; the design effect is 1 + (m - 1) ICC",
+    "influence": DELETION,
+    "leverage": DELETION,
+    "natural_estimates": "parameter_frame()",
+    "plot_diagnostics": "plot_residuals(), plot_caterpillar(), audit()",
+    "plot_leverage": DELETION,
+    "plot_profile": 'confint(method="profile") has the intervals',
+    "plot_qq": QUANTILES,
+    "plot_ranef_qq": "plot_caterpillar()",
+    "plot_scale_location": QUANTILES,
+    "profile": 'confint(method="profile") has the intervals',
+    "reml": "generalised fits are by maximum likelihood",
+    "residual": NO_RESIDUALS,
+    "residual_noise": NO_RESIDUALS,
+    "residual_sd": NO_RESIDUALS,
+    "robust": 'sandwiches are for Gaussian fits; confint(method="boot") or overdispersion() look at the same worry',
+    "singular_terms": "singular, singular_message",
+    "varpar_cov": "variance_parameters",
+}
+"""Words of a Gaussian fit that a generalised one does not have, and what answers the question there."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -840,6 +868,39 @@ class GlmmFit(EstimatedFit):
         return integrated_mean(self.response_family, eta, spread, self.optimum.aux)
 
     # --- checks --------------------------------------------------------------------------------------------------
+
+    def plot_residuals(
+        self, kind: GlmmResidual = "quantile", against: str | None = None, *, seed: int | None = 0, ax: Any = None
+    ) -> Any:
+        """Draw residuals against the expected response or a column.
+
+        Parameters
+        ----------
+        kind : {"quantile", "deviance", "pearson", "raw"}, default "quantile"
+            Kind of residual; quantile residuals are standard normal under the model, whatever the family.
+        against : str, optional
+            A numeric column; the expected response when absent.
+        seed : int, default 0
+            Of quantile residuals.
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.report.diagnostic_plots import residual_plot
+
+        name = f"expected {self.design.response_name}"
+        x, label = (self.fitted, name) if against is None else (numeric_column(self.design, against), against)
+        values = self.residuals(kind, seed=seed)
+        return residual_plot(x, values, x_label=label, y_label=f"{kind} residual", labels=self.design.rows, ax=ax)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in GAUSSIAN_ONLY:
+            raise AttributeError(f"a generalised fit has no {name!r}: {GAUSSIAN_ONLY[name]}.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def audit(self) -> Audit:
         """Look for separation, tiny groups, badly scaled predictors, flat directions, over-dispersion.

@@ -260,3 +260,20 @@ def test_glmer_refuses_the_gaussian_family():
 @pytest.fixture(scope="module")
 def cbpp():
     return blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+
+
+def test_every_word_of_a_gaussian_fit_is_there_or_says_what_answers_instead():
+    from bayeslmm.frequentist.glmm_fit import GAUSSIAN_ONLY
+
+    gaussian, own = (
+        {name for name in dir(kind) if not name.startswith("_")} | set(kind.__dataclass_fields__)
+        for kind in (blm.LmmFit, blm.GlmmFit)
+    )
+    assert gaussian - own == set(GAUSSIAN_ONLY)
+    fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+    with pytest.raises(AttributeError, match="a generalised fit has no 'robust': sandwiches are for Gaussian fits"):
+        fit.robust(cluster="herd")
+    with pytest.raises(AttributeError, match="no attribute 'fixf'"):
+        _ = fit.fixf
+    assert fit.plot_residuals().get_ylabel() == "quantile residual"
+    assert fit.plot_residuals("pearson", against="size").get_xlabel() == "size"
