@@ -1,20 +1,27 @@
 """Rows in Parquet: time of the aggregation beside a bare GROUP BY, of the fit after it, and peak memory.
 
-    python tests/benchmarks/bench_scale.py ROWS FOLDER [DRAWS]
+    python tests/benchmarks/bench_scale.py FOLDER ROWS... [--draws 1000]
+
+prints a table, a process for each number of rows. The bare query sums the same nine products by the same two columns
+and hands the result over as an Arrow table; it runs before and after the model, and the faster of the two counts.
 
 100,000 customers and 1,000 shops, crossed; each customer goes to ten shops, so that a million pairs meet however many
 rows there are (if every customer met every shop there would be as many pairs as rows).
 """
 
+import argparse
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 import bayeslmm as blm
+from bayeslmm.bayes.checks import worst_of
 from bayeslmm.formula.source import Source
 
 GENERATE = """
@@ -58,15 +65,26 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def main(rows: int, folder: Path, draws: int) -> None:
+FORMULA = "y ~ x1 + x2 + (1 + x1 | customer) + (1 | shop)"
+HEADER = ("rows", "bare GROUP BY", "two scans", "ratio", "CPU ratio", "blm.model", "fit()", "condensed rows", "peak GB",
+          "sample()", "draws", "min ESS", "peak GB with draws")  # fmt: skip
+
+
+def bare(path: Path) -> Timer:
+    with Timer() as timer:
+        duckdb.connect(config={"threads": 2}).sql(BARE.format(path=path)).to_arrow_table()
+    return timer
+
+
+def measure(rows: int, folder: Path, draws: int) -> None:
+    """Print a line of the table."""
     path = folder / f"rows_{rows}.parquet"
     if not path.exists():
         connection = duckdb.connect(config={"threads": 2, "memory_limit": "2GB"})
         connection.sql("set preserve_insertion_order = false")
         connection.execute(GENERATE.format(rows=rows, path=path))
         connection.close()
-    with Timer() as bare:
-        duckdb.connect(config={"threads": 2}).sql(BARE.format(path=path)).to_arrow_table()
+    before = bare(path)
     scans = []
     run = Source.run
 
@@ -78,21 +96,39 @@ def main(rows: int, folder: Path, draws: int) -> None:
 
     Source.run = timed  # type: ignore[method-assign]
     with Timer() as built:
-        model = blm.model("y ~ x1 + x2 + (1 + x1 | customer) + (1 | shop)", str(path))
+        model = blm.model(FORMULA, str(path))
+    Source.run = run  # type: ignore[method-assign]
     with Timer() as fitted:
-        fit = model.fit()
-    print(
-        f"{rows:,} rows: bare GROUP BY {bare}; scans {' + '.join(map(str, scans))}, "
-        f"{sum(s.wall for s in scans) / bare.wall:.2f}x, {sum(s.cpu for s in scans) / bare.cpu:.2f}x in CPU; "
-        f"model, condensing included, {built}; fit {fitted}; {model.design.condensed.n:,} condensed rows, "
-        f"peak {peak():.2f} GB, sigma {fit.sigma:.4f}",
-        flush=True,
-    )
+        model.fit()
+    peak_before = peak()
+    cells = [""] * 4
     if draws:
         with Timer() as sampled:
-            post = model.sample(draws=draws // 4, chains=4, seed=1, progress=False)
-        print(f"sample() {draws} draws: {sampled}, peak {peak():.2f} GB\n{fit.varcorr}\n{post.summary()}", flush=True)
+            post = model.sample(draws=draws // 4, chains=4, seed=1, progress=False, storage=np.float32)
+        least, _ = worst_of({"": np.stack(list(post.parameters.values()), axis=-1)}, "ess", largest=False)
+        cells = [f"{sampled.wall:.1f} s", f"{post.n_draws:,}", f"{least:,.0f}", f"{peak():.2f}"]
+        del post
+    after = bare(path)
+    best, cpu = min(before.wall, after.wall), min(before.cpu, after.cpu)
+    wall = sum(scan.wall for scan in scans)
+    line = [
+        f"{rows:,}", f"{best:.2f} s", f"{wall:.2f} s", f"{wall / best:.2f}", f"{sum(s.cpu for s in scans) / cpu:.2f}",
+        f"{built.wall:.2f} s", f"{fitted.wall:.2f} s", f"{model.design.condensed.n:,}", f"{peak_before:.2f}", *cells,
+    ]  # fmt: skip
+    print("| " + " | ".join(line) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rows", type=int, nargs="+")
+    parser.add_argument("--draws", type=int, default=0)
+    parser.add_argument("--line", action="store_true", help="one number of rows in this process, without the header")
+    given = parser.parse_args()
+    if given.line:
+        measure(given.rows[0], given.folder, given.draws)
+    else:
+        print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|", flush=True)
+        for count in given.rows:
+            options = [str(given.folder), str(count), "--draws", str(given.draws), "--line"]
+            subprocess.run([sys.executable, "-W", "ignore", __file__, *options], check=True)

@@ -157,6 +157,21 @@ def test_binomial_cells_from_spark_equal_memory(tmp_path, spark):
 
 @pytest.mark.skipif(not CCES.is_file(), reason="the validation data ../shared are not here")
 def test_cces_collapses_to_cells(tmp_path):
+    frame, formula = cces()
+    here, there = (blm.model(formula, data, "bernoulli") for data in (frame, parquet(frame, tmp_path)))
+    assert there.design.condensed.n < 0.2 * there.design.n
+    assert_same(here.fit(), there.fit())
+
+
+@pytest.mark.skipif(not CCES.is_file(), reason="the validation data ../shared are not here")
+def test_cces_from_spark_equals_memory(tmp_path, spark):
+    frame, formula = cces()
+    table = spark.read_parquet(parquet(frame, tmp_path))
+    assert_same(*(blm.model(formula, data, "bernoulli").fit() for data in (frame, table)))
+
+
+def cces():
+    """Return the poll and the formula of a model on it."""
     frame = pd.read_parquet(CCES)
     answer = next(name for name in ("abortion", "y", "vote") if name in frame)
     groups = [name for name in ("state", "eth", "age", "educ") if name in frame]
@@ -164,9 +179,7 @@ def test_cces_collapses_to_cells(tmp_path):
     frame = frame[[answer, "male", *groups]].copy()
     for name in groups:
         frame[name] = frame[name].astype(str)
-    here, there = (blm.model(formula, data, "bernoulli") for data in (frame, parquet(frame, tmp_path)))
-    assert there.design.condensed.n < 0.2 * there.design.n
-    assert_same(here.fit(), there.fit())
+    return frame, formula
 
 
 def test_poisson_with_offset_and_scale_equals_memory(tmp_path):
