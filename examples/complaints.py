@@ -92,13 +92,9 @@ pd.DataFrame(
 # mass at zero when there are no differences between restaurants, so the p-value of a χ² is halved.
 
 # %%
-from scipy.stats import chi2
-
 small = blm.model("complaint ~ grade + gender + tenure + manager + (1 | restaurant)", servers, family="bernoulli")
 multilevel = small.fit()
-plain = blm.model("complaint ~ grade + gender + tenure + manager", servers, family="bernoulli").fit()
-statistic = 2 * (multilevel.loglik - plain.loglik)
-print(f"chibar2(01) = {statistic:.2f}, p = {0.5 * chi2.sf(statistic, 1):.2g}")
+multilevel.lr_test()
 
 # %% [markdown]
 # What goes wrong without restaurants: the manager is the same for all servers of a restaurant, and logistic
@@ -106,6 +102,7 @@ print(f"chibar2(01) = {statistic:.2f}, p = {0.5 * chi2.sf(statistic, 1):.2g}")
 # the server's own gender little changes.
 
 # %%
+plain = blm.model("complaint ~ grade + gender + tenure + manager", servers, family="bernoulli").fit()
 rows = ["gender[T.male]", "manager[T.male]"]
 errors = (
     pd.DataFrame({"logistic": plain.vcov.values.diagonal(), "multilevel": multilevel.vcov.values.diagonal()}) ** 0.5

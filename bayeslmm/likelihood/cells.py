@@ -265,7 +265,9 @@ def place(cells: Collapsed, analysis: Analysis, R0: Floats) -> Cells:
         z_start=np.concatenate([[0], np.cumsum(widths)]).astype(np.int64),
         **tables._asdict(),
         carrier=np.zeros((0, len(R0))) if carrier is None else whitened(carrier, R0),
-        carries=np.array([carrier is not None and bool(carrier[rows].any()) for rows in analysis.first_row]),
+        carries=np.array(
+            [carrier is not None and bool(carrier[rows].any()) for rows in analysis.first_row], dtype=bool
+        ),
         evaluator=np.array([rows_address()], dtype=np.int64),
     )
 

@@ -1,9 +1,12 @@
 """The Laplace kernel against a dense witness in value, against central differences in gradient, over structures."""
 
+import numba
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize
 
+import bayeslmm as blm
 from bayeslmm.families import FAMILIES, as_family
 from bayeslmm.likelihood.cells import collapse
 from bayeslmm.likelihood.covariance import Covariance, Layout
@@ -282,3 +285,14 @@ def test_a_search_that_stops_early_gives_the_same_to_second_order():
     )  # fmt: skip
     assert value == pytest.approx(exact.value, abs=1e-7)
     np.testing.assert_allclose(layout.pull(theta, slope), exact.theta, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["y ~ x", "y ~ 1 + (1 | g)", "y ~ x + (x | g) + (1 | h)"])
+def test_nothing_is_compiled_anew_for_another_formula(text):
+    rng = np.random.default_rng(0)
+    data = {"y": rng.integers(0, 2, 60), "x": rng.normal(size=60), "g": np.arange(60) % 5, "h": np.arange(60) % 7}
+    types = [
+        numba.typeof(LaplaceKernel.from_design(model.design, model.family).cells)
+        for model in (blm.model(one, pd.DataFrame(data), "bernoulli") for one in ("y ~ x + (1 | g)", text))
+    ]
+    assert types[0] == types[1]
