@@ -218,7 +218,7 @@ CATALOGUE = (
     ),
     DataSet(
         "states2016",
-        "The 50 states and the District of Columbia at the elections of 2012 and 2016",
+        "The 50 states and the District of Columbia at the votes of 2012 and 2016",
         "US Census Bureau; Elections Project, George Mason University; Leip, Atlas of U.S. Presidential Elections",
         "values published in the R packages stevedata (GPL-2 or later), pscl (GPL-2) and dslabs (Artistic-2.0)",
         {
