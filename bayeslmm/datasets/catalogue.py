@@ -204,7 +204,7 @@ CATALOGUE = (
     ),
     DataSet(
         "cces2016",
-        "64,600 Americans after the election of 2016: how they voted, where they live and who they are",
+        "64,600 Americans after the election of 2016: their vote, where they live, who they are",
         "Cooperative Congressional Election Study 2016 (Ansolabehere & Schaffner), in the selection of S. Miller",
         R_DATA.format(package="stevedata", licence="GPL-2 or later"),
         {
@@ -218,7 +218,7 @@ CATALOGUE = (
     ),
     DataSet(
         "states2016",
-        "The 50 states and the District of Columbia at the votes of 2012 and 2016",
+        "The 50 states and the District of Columbia at the elections of 2012 and 2016",
         "US Census Bureau; Elections Project, George Mason University; Leip, Atlas of U.S. Presidential Elections",
         "values published in the R packages stevedata (GPL-2 or later), pscl (GPL-2) and dslabs (Artistic-2.0)",
         {
