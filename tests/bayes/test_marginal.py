@@ -234,7 +234,7 @@ def test_options_that_make_no_sense_are_refused(sleep, options, message):
         sleep.sample(progress=False, **options)
 
 
-def test_the_method_does_not_depend_on_how_busy_the_machine_is():
+def test_the_cost_that_chooses_the_method_is_counted_from_the_structure():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"g": rng.integers(0, 700, 5000), "h": rng.integers(0, 700, 5000), "y": rng.normal(size=5000)})
     model = blm.model("y ~ 1 + (1 | g) + (1 | h)", frame)
