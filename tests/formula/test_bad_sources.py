@@ -51,8 +51,17 @@ def test_an_interrupted_query_says_so():
     connection = duckdb.connect()
     y = "sum(i) over (order by i) + random() as y"
     endless = connection.sql(f"select {y}, random() as x, i % 9 as g from range(200000000) r(i)")
-    timer = threading.Timer(1.0, connection.interrupt)
-    timer.start()
-    with pytest.raises(DataError, match=r"(?i)interrupt(.|\n)*nothing was written"):
-        blm.model(FORMULA, endless)
-    timer.join()
+    over = threading.Event()
+
+    def interrupt() -> None:  # again and again: an interrupt that comes between two queries stops neither
+        while not over.wait(0.5):
+            connection.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(DataError, match=r"(?i)interrupt(.|\n)*nothing was written"):
+            blm.model(FORMULA, endless)
+    finally:
+        over.set()
+        thread.join()
