@@ -60,6 +60,7 @@ NO_COUNTERPART: Mapping[str, str] = {
     "response_family": "response",
     "robust": "a posterior rests on its likelihood: family='t', or residuals=, say what robust errors guard against",
     "scaled_residuals": 'residuals("pearson")',
+    "runaway": "priors keep standard deviations finite",
     "separated": "priors keep coefficients finite",
     "singular": "a posterior of a variance does not sit at zero: confint()",
     "singular_message": "a posterior of a variance does not sit at zero: confint()",

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bayeslmm.errors import DataError, DataWarning, FormulaError, listing, underline
+from bayeslmm.formula.grouping import label
 
 if TYPE_CHECKING:
     from bayeslmm.formula.design import GroupTerm
@@ -331,6 +333,63 @@ def check_variation(y: Floats, offset: Floats | None, name: str) -> None:
     """
     if np.ptp(y if offset is None else y - offset) == 0:
         raise DataError(f"the response {name!r} is {y[0]:g} in every row; there is no variation to explain.")
+
+
+def check_offset(offset: Floats, text: str) -> None:
+    """Refuse an offset that is not a finite number in every row.
+
+    Parameters
+    ----------
+    offset : ndarray (n,)
+        One offset of the formula.
+    text : str
+        How it is written there.
+
+    Raises
+    ------
+    DataError
+        With the first such row.
+    """
+    bad = np.flatnonzero(~np.isfinite(offset))
+    if not len(bad):
+        return
+    raise DataError(
+        f"{text} is not a finite number in {len(bad)} row{'s' * (len(bad) != 1)} (the first is row {bad[0]} of those "
+        "used).\n  log(exposure) needs an exposure above zero: nothing can be counted in no time or area. Leave such "
+        "rows out, or correct them."
+    )
+
+
+def warn_order(column: pd.Series, levels: tuple[str, ...]) -> None:
+    """Warn about an ordered response whose categories have no order of their own, or of which some never occur.
+
+    Parameters
+    ----------
+    column : Series
+        The response as the caller gave it, rows used.
+    levels : tuple of str
+        Categories that occur, in the order the model takes.
+
+    Warns
+    -----
+    DataWarning
+        If text was put in order by the alphabet, or declared categories are empty.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        empty = [str(level) for level in column.cat.categories if label(level) not in levels]
+        if empty:
+            several = len(empty) != 1
+            _warn(
+                f"no row has {'categories' if several else 'category'} {listing(map(repr, empty))} of the response "
+                f"{column.name!r}: nothing says where {'their' if several else 'its'} threshold"
+                f"{'s lie' if several else ' lies'}.\n  The model has the other {len(levels)} and gives "
+                f"{'them' if several else 'it'} no probability. Merge with a neighbour if that is not meant."
+            )
+    elif pd.api.types.infer_dtype(column) == "string":
+        _warn(
+            f"the categories of the response {column.name!r} are text, which has no order; the alphabet's is used: "
+            f"{' < '.join(levels)}.\n  Give it one: pd.Categorical(..., categories=[...], ordered=True)."
+        )
 
 
 def check_exchangeable(structure: ResidualStructure | None, terms: Sequence[GroupTerm]) -> None:

@@ -19,7 +19,7 @@ from bayeslmm.formula.functions import State, evaluate
 from bayeslmm.formula.grouping import Codes, Levels, factorise, joint_levels, match
 from bayeslmm.formula.parse import formula_names, known_columns, parse_formula, side_names
 from bayeslmm.formula.residuals import Residuals, ResidualStructure, check_columns, residual_structure
-from bayeslmm.formula.response import Limits, Response, read_response
+from bayeslmm.formula.response import CATEGORICAL, Limits, Response, read_response
 from bayeslmm.formula.source import Elsewhere, is_source
 from bayeslmm.formula.structured import Loading, areas, random_walk
 from bayeslmm.formula.syntax import parse_syntax
@@ -718,6 +718,8 @@ def design_of_frame(
         trials=chosen.weights,
         text=formula.text,
     )
+    if family_name in CATEGORICAL and formula.response in frame:
+        checks.warn_order(frame[formula.response], response.levels)
     kept = checks.independent_columns(matrix.values)
     dropped = np.delete(np.arange(len(matrix.names)), kept)
     encoder = Encoder(
@@ -796,8 +798,7 @@ def _total_offset(formula: Formula, values: Mapping[str, Any], states: State, ar
         value = evaluate(parse_syntax(text), values, states, formula.text)
         if not isinstance(value, np.ndarray) or value.ndim != 1:
             raise DataError(f"offset({text}) must be one column of numbers.")
-        if not np.isfinite(value).all():
-            raise DataError(f"offset({text}) is not a finite number in {np.count_nonzero(~np.isfinite(value))} rows.")
+        checks.check_offset(value, f"offset({text})")
         total = value.astype(np.float64) if total is None else total + value
     return total
 

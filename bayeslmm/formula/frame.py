@@ -203,6 +203,8 @@ def _finite(values: Floats, name: str) -> Floats:
         raise DataError(
             f"column {name!r} is infinite in {infinite} row{'s' * (infinite != 1)}.\n"
             "  Infinity is not a missing value: correct it, or set it to NaN to leave the rows out."
+            + "\n  An offset log(exposure) is minus infinity where the exposure is zero."
+            * (name == "offset")
         )
     return values
 

@@ -205,6 +205,11 @@ def _categories(value: Any) -> Response:
 
 def _binary(value: Any, name: str) -> Response:
     if isinstance(value, pd.Categorical):
+        if len(value.categories) == 1:
+            raise DataError(
+                f"the response {name!r} has one class only: every value is {value.categories[0]!r}.\n"
+                "  There is nothing to explain. Was a filter applied to the rows?"
+            )
         if len(value.categories) != 2:
             raise DataError(
                 f"the response {name!r} has {len(value.categories)} levels ({listing(map(repr, value.categories))}), "
@@ -223,9 +228,10 @@ def _binary(value: Any, name: str) -> Response:
 
 
 def _proportion(numbers: Floats, trials: Floats | None, name: str) -> Response:
-    if np.any((numbers < 0) | (numbers > 1)):
+    outside = (numbers < 0) | (numbers > 1)
+    if np.any(outside):
         raise DataError(
-            f'the response {name!r} of family "binomial" is not between 0 and 1.\n'
+            f'the response {name!r} of family "binomial" is not between 0 and 1 in {_rows(outside)}.\n'
             "  For k successes in n trials write cbind(k, n - k) or prop(k, n)."
         )
     if trials is not None:

@@ -237,6 +237,8 @@ def _shape_findings(fit: GlmmFit) -> list[tuple[str, str, str]]:
         rows.append(("convergence", fit.optimum.status, "rescale predictors, or start elsewhere: Control(start=...)"))
     if fit.separated:
         rows.append(("separation", fit.separated.split("\n")[0], "sample() with a normal prior on the coefficients"))
+    if fit.runaway:
+        rows.append(("runaway SD", fit.runaway.split(":")[0], "leave the term out, or sample() with a prior on it"))
     if fit.singular:
         rows.append(("singular fit", fit.singular_message.split("\n")[0], "leave a term out, or sample() with a prior"))
     if not fit.optimum.hessian_pd:

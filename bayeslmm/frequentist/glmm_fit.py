@@ -27,7 +27,12 @@ from bayeslmm.frequentist.glmm_search import GlmmOptimum, optimize_glmm
 from bayeslmm.frequentist.lmm_fit import check_level, group_sizes, residual_quantiles
 from bayeslmm.frequentist.optimize import Control
 from bayeslmm.frequentist.tails import normal_quantile, two_sided_t
-from bayeslmm.frequentist.variance_parameters import VarianceParameters, variance_parameters
+from bayeslmm.frequentist.variance_parameters import (
+    VarianceParameters,
+    natural_parameters,
+    parameter_names,
+    variance_parameters,
+)
 from bayeslmm.likelihood.conditional import Conditional, conditional
 from bayeslmm.likelihood.laplace import LaplaceKernel
 from bayeslmm.likelihood.quadrature import check_quadrature
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 DEFAULT_DRAWS = 1000
 EXTREME_ETA = 15.0
 """A linear predictor of the coefficients beyond this, on a probability scale, is the mark of separation."""
+EXTREME_SD = 7.0
+"""Group effects spread this far on a logit or log scale put nearly every level at its end of the scale."""
 
 
 def fit_glmm(
@@ -343,6 +350,8 @@ class GlmmFit(EstimatedFit):
             found.append((f"the optimiser {self.optimum.status}.", ConvergenceWarning))
         if separated := self.separated:
             found.append((separated, DataWarning))
+        elif runaway := self.runaway:
+            found.append((runaway, DataWarning))
         elif not self.optimum.hessian_pd and not self.singular:
             found.append(
                 (
@@ -375,6 +384,29 @@ class GlmmFit(EstimatedFit):
             f"the coefficients of {names} run away: some values of the predictors separate the responses completely.\n"
             '  Their estimates are infinite. sample() with a prior such as Prior("Normal", mu=0, sigma=2.5) on them '
             "gives finite answers."
+        )
+
+    @cached_property
+    def runaway(self) -> str:
+        """Standard deviations without a finite estimate in words: which terms' run away; empty when none does."""
+        limit = {"logit": 1.0, "log": 1.0, "cloglog": 1.0, "probit": 0.5}.get(self.response_family.link)
+        if limit is None or self.singular:
+            return ""
+        frame = self.variance_parameters.frame(1.0)
+        text, named = self.design.formula.text, []
+        for term, entry in zip(self.design.condensed.terms, self.varcorr.entries, strict=True):
+            wide = entry.sd * np.sqrt(np.mean(term.Z**2, axis=0)) > limit * EXTREME_SD
+            names = [f"sd_{term.factor}[{effect}]" for effect in term.effects]
+            log_se = np.array([np.log(frame["upper"].get(n, np.nan) / frame["estimate"].get(n, 1.0)) for n in names])
+            alike = "Intercept" in term.effects and _levels_are_pure(self, term.codes, len(term.levels))
+            if alike or (wide & ~(log_se < 0.5)).any():
+                named.append(text[slice(*term.term.span)])
+        if not named:
+            return ""
+        return (
+            f"the standard deviation of {' and '.join(named)} runs away: the responses within a level are (nearly) all "
+            "alike, and no spread between levels\n  is wide enough for that. Leave the term out, or "
+            'sample() with a prior such as Prior("HalfNormal", sigma=2.5) on it.'
         )
 
     # --- fitted values -------------------------------------------------------------------------------------------
@@ -422,6 +454,10 @@ class GlmmFit(EstimatedFit):
     def variance_parameters(self) -> VarianceParameters:
         """Standard deviations and correlations with delta-method standard errors."""
         m = len(self.theta)
+        if not np.isfinite(self.optimum.covariance).all() and not self.optimum.hessian_pd:
+            names, kinds = parameter_names(self.design, self.kernel.layout)
+            natural = natural_parameters(self.kernel.layout, np.append(self.theta, 1.0))[:-1]
+            return VarianceParameters(names[:-1], kinds[:-1], natural, np.full(len(natural), np.nan))
         covariance = np.full((m + 1, m + 1), np.nan)
         free = np.flatnonzero(~self.optimum.boundary)
         covariance[np.ix_(free, free)] = self.optimum.covariance[np.ix_(free, free)]
@@ -1166,3 +1202,16 @@ def _own_notes(fit: GlmmFit) -> list[str]:
     }[fit.family]
     row = own.iloc[0]
     return [f"{what} {own.index[0]}: {row['estimate']:.4g} (95 % from {row['lower']:.4g} to {row['upper']:.4g})"]
+
+
+def _levels_are_pure(fit: GlmmFit, codes: NDArray[np.int32], n_levels: int) -> bool:
+    """Return whether levels of several binary responses hold nothing but failures, or nothing but successes."""
+    design = fit.design.condensed
+    if fit.family not in ("bernoulli", "binomial") or design.y is None:
+        return False
+    trials = np.ones(len(codes)) if design.trials is None else design.trials
+    total = np.bincount(codes, trials, n_levels)
+    successes = np.bincount(codes, design.y * trials, n_levels)
+    several = total > 1.5
+    mixed = (successes > 0.5) & (successes < total - 0.5)
+    return bool(several.any() and not mixed.any())

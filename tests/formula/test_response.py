@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bayeslmm.errors import DataError, FormulaError
+from bayeslmm.errors import DataError, DataWarning, FormulaError
 from bayeslmm.families import as_family
 from bayeslmm.formula.design import build_design
 
@@ -118,6 +118,15 @@ BAD = [
     ("y ~ x", {}, "binomial", "is not between 0 and 1"),
     ("I(y / 10) ~ x", {}, "binomial", "the number of trials is not known"),
     ("log(x) ~ k", {}, None, "the response 'log\\(x\\)' is not a finite number in"),
+    ("f ~ x", {"f": ["yes"] * 12}, "bernoulli", "has one class only: every value is 'yes'"),
+    ("I(y / 2) ~ x", {}, "binomial", "not between 0 and 1 in 8 rows \\(the first is row 4"),
+    (
+        "k ~ x + offset(log(n))",
+        {"n": [0] + [1] * 11},
+        "poisson",
+        "in 1 row \\(.*row 0.*\n.*an exposure above zero",
+    ),
+    ("k ~ x + offset(log(n))", {"n": [2, -1] * 6}, "poisson", "in 6 rows \\(the first is row 1"),
     ("y ~ x", {"y": pd.date_range("2020-01-01", periods=12)}, None, "column 'y' holds dates or times"),
     ("y ~ x", {"y": [np.inf] + [1.0] * 11}, None, "column 'y' is infinite in 1 row"),
     ("y ~ x", {"y": [2.5] * 12}, None, "the response 'y' is 2.5 in every row"),
@@ -129,6 +138,34 @@ BAD = [
 def test_bad_responses(formula, change, family, message, data):
     with pytest.raises(DataError, match=message):
         build_design(formula, data.assign(**change), family=family)
+
+
+@pytest.mark.parametrize("give", [lambda log: log, lambda log: "log_n"])
+def test_the_logarithm_of_no_exposure_is_refused_as_an_argument_too(give, data):
+    with np.errstate(divide="ignore"):
+        log = np.log(data["n"].where(data.index != 3, 0.0).to_numpy())
+    with pytest.raises(DataError, match="is infinite in 1 row"):
+        build_design("k ~ x", data.assign(log_n=log), family="poisson", offset=give(log))
+
+
+def test_new_rows_without_exposure_are_refused(data):
+    design = build_design("k ~ x + offset(log(n))", data, family="poisson")
+    with pytest.raises(DataError, match="an exposure above zero"):
+        design.at(data.assign(n=0))
+
+
+def test_empty_categories_of_an_ordered_response_are_named(data):
+    some = data[data["o"] != "mid"].assign(
+        o=lambda d: pd.Categorical(d["o"], categories=["none", "low", "mid", "high"], ordered=True)
+    )
+    with pytest.warns(DataWarning, match="no row has categories 'none', 'mid' .* where their thresholds lie"):
+        design = build_design("o ~ x", some, family="sratio")
+    assert design.response_levels == ("low", "high")
+
+
+def test_text_has_no_order(data):
+    with pytest.warns(DataWarning, match="the alphabet's is used: high < low < mid"):
+        build_design("o ~ x", data.assign(o=data["o"].astype(str)), family="cumulative")
 
 
 def test_counts_need_a_family_of_counts(data):

@@ -218,6 +218,26 @@ def test_a_level_without_events_ends_with_advice(family, quadrature):
     assert abs(difference) < 1.5
 
 
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+@pytest.mark.parametrize("size", [2, 10])
+def test_a_spread_of_groups_without_end_is_named(link, size):
+    g = np.repeat(np.arange(12), size)
+    frame = pd.DataFrame({"y": g % 2, "x": np.random.default_rng(1).normal(size=len(g)), "g": g})
+    with pytest.warns(DataWarning, match=r"standard deviation of \(1 \| g\) runs away: the responses within a level"):
+        fit = blm.model("y ~ x + (1 | g)", frame, family="bernoulli", link=link).fit()
+    assert fit.parameter_frame().loc["sd_g[Intercept]", "estimate"] == pytest.approx(fit.varcorr.entries[0].sd[0])
+    assert "runaway SD" in str(fit.audit())
+
+
+def test_a_large_spread_that_the_data_determine_is_left_alone(cbpp):
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(60), 20)
+    eta = 4 * rng.normal(size=60)[g]
+    frame = pd.DataFrame({"y": rng.binomial(1, 1 / (1 + np.exp(-eta))), "g": g})
+    assert blm.model("y ~ 1 + (1 | g)", frame, family="bernoulli").fit().runaway == ""
+    assert cbpp.runaway == ""
+
+
 BAD = [
     ("poisson", [1.0, -1.0, 2.0], "counts"),
     ("poisson", [1.0, 0.5, 2.0], "counts"),
