@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # equations without a network
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "jupyter_execute", "conf.py", "make_pictures.py"]
@@ -56,6 +58,11 @@ html_title = "bayeslmm"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
+# Pages without siblings need no list of them.
+html_sidebars = {
+    name: []
+    for name in ("install", "tour", "concepts", "scale", "teaching", "inference", "benchmarks", "benchmarks_bayes")
+}
 html_theme_options = {
     "show_nav_level": 2,
     "navigation_with_keys": False,
@@ -67,3 +74,24 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
 }
 copyright = "The bayeslmm developers, Apache-2.0"
+
+# Pages run side by side, and on a machine that never ran bayeslmm each would compile the same kernels.
+WARM_UP = """
+import bayeslmm as blm
+for name, formula, family in (
+    ("nlschools", "lang ~ IQ + (1 | class)", "gaussian"),
+    ("cbpp", "cbind(incidence, size - incidence) ~ period + (1 | herd)", "binomial"),
+):
+    model = blm.model(formula, blm.datasets.load(name), family=family)
+    model.fit().summary()
+    model.sample(20, chains=2, seed=1, progress=False)
+"""
+
+
+def compile_once(app) -> None:
+    if not (Path(app.outdir).parent / ".jupyter_cache").exists():
+        subprocess.run([sys.executable, "-W", "ignore", "-c", WARM_UP], check=True)
+
+
+def setup(app) -> None:
+    app.connect("builder-inited", compile_once)

@@ -370,6 +370,7 @@ def plot_replications(
     if kind not in PPC_KINDS:
         hint = did_you_mean(str(kind), PPC_KINDS)
         raise DataError(f"kind={kind!r} is not one of {listing(map(repr, PPC_KINDS))}. {hint}".rstrip())
+    options = with_room_for_labels(options)
     if kind == "tstat" and by is not None and (post.design.condensation is not None or _of_groups(options)):
         from bayeslmm.bayes.group_checks import as_variables, group_statistics
 
@@ -377,14 +378,107 @@ def plot_replications(
         name = "sd" if name == "std" else name
         groups = group_statistics(post, by, (name,), draws, marginal=marginal, seed=seed)
         # Each panel holds one observation, the statistic itself: its mean is itself.
-        options.setdefault("visuals", {}).setdefault("title", {"text": name})
-        return arviz_plots.plot_ppc_tstat(as_variables(groups, by, name), t_stat="mean", **options)
+        plot = arviz_plots.plot_ppc_tstat(as_variables(groups, by, name), t_stat="mean", **options)
+        return name_the_axis(plot, f"{name} of {post.design.response_name}")
     tree = replicate_responses(post, draws, marginal=marginal, seed=seed)
-    if by is not None:
-        labels = column_labels(post, by)
-        for group in ("posterior_predictive", "observed_data"):
-            tree[group] = split_by(tree[group].to_dataset(), labels)
-    return getattr(arviz_plots, PPC_KINDS[kind])(tree, **options)
+    labels = None if by is None else column_labels(post, by)
+    response = post.design.response_name
+    for group in ("posterior_predictive", "observed_data"):
+        dataset = tree[group].to_dataset()
+        if kind == "rootogram":
+            dataset["y"] = as_counts(dataset["y"])
+        tree[group] = dataset.rename(y=variable(response)) if labels is None else split_by(dataset, labels, str(by))
+    if kind not in ("dist", "tstat"):
+        return getattr(arviz_plots, PPC_KINDS[kind])(tree, **options)
+    if kind == "dist":
+        options.setdefault("num_samples", min(draws, 50))
+    if labels is None:
+        options["visuals"] = {"title": False, **options.get("visuals", {})}
+    plot = getattr(arviz_plots, PPC_KINDS[kind])(tree, **options)
+    if kind == "dist":
+        return name_the_axis(plot, response)
+    statistic = options.get("t_stat", "median")
+    return name_the_axis(plot, f"{getattr(statistic, '__name__', statistic)} of {response}")
+
+
+def with_room_for_labels(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of an ArviZ plot under which a saved matplotlib figure does not cut its labels off.
+
+    Parameters
+    ----------
+    options : mapping
+        As the caller gave them.
+
+    Returns
+    -------
+    dict
+        The same, with a layout for matplotlib.
+    """
+    import arviz_base
+
+    if options.get("backend", arviz_base.rcParams["plot.backend"]) not in ("matplotlib", "auto"):
+        return dict(options)
+    return {**options, "figure_kwargs": {"layout": "constrained", **options.get("figure_kwargs", {})}}
+
+
+def name_the_axis(plot: PlotCollection, text: str) -> PlotCollection:
+    """Write below each panel what its axis measures and which curve is which: ArviZ's own plots leave both out.
+
+    Parameters
+    ----------
+    plot : PlotCollection
+        Replicated values beside the observed one.
+    text : str
+        What is measured.
+
+    Returns
+    -------
+    PlotCollection
+        The same plot.
+    """
+    from arviz_plots.visuals import labelled_x
+
+    plot.map(labelled_x, "xlabel", ignore_aes="all", text=f"{text}: observed black, replicated blue")
+    return plot
+
+
+def as_counts(values: xr.DataArray) -> xr.DataArray:
+    """Return counts as integers: a rootogram has a bar for each.
+
+    Parameters
+    ----------
+    values : DataArray
+        Observed or replicated responses.
+
+    Returns
+    -------
+    DataArray
+        The same values.
+
+    Raises
+    ------
+    DataError
+        If they are not whole numbers.
+    """
+    if (values != np.round(values)).any():
+        raise DataError('a rootogram is for counts, and the response is not whole. Say kind="dist" or kind="pit".')
+    return values.astype(np.int64)
+
+
+def variable(name: str) -> str:
+    """Return a name that xarray takes: in a DataTree the slash separates groups.
+
+    Parameters
+    ----------
+    name : str
+        A response as typed, a level.
+
+    Returns
+    -------
+    str
+        The same to the eye.
+    """
+    return name.replace("/", "\N{DIVISION SLASH}")
 
 
 def _of_groups(options: Mapping[str, Any]) -> bool:
@@ -417,7 +511,7 @@ def column_labels(post: Posterior, by: str) -> NDArray[np.object_]:
     return post.design.data[by].astype(str).to_numpy(dtype=object)
 
 
-def split_by(dataset: xr.Dataset, labels: NDArray[np.object_]) -> Any:
+def split_by(dataset: xr.Dataset, labels: NDArray[np.object_], by: str) -> Any:
     """Return a dataset with one variable per label in place of `y`.
 
     Parameters
@@ -426,11 +520,13 @@ def split_by(dataset: xr.Dataset, labels: NDArray[np.object_]) -> Any:
         With `y` over `obs`.
     labels : ndarray (n,)
         One label per row.
+    by : str
+        The column they come from.
 
     Returns
     -------
     DataTree
-        Variables named by label.
+        Variables named by column and label.
     """
     import xarray as xr
 
@@ -438,7 +534,7 @@ def split_by(dataset: xr.Dataset, labels: NDArray[np.object_]) -> Any:
     for number, label in enumerate(dict.fromkeys(labels)):
         rows = np.flatnonzero(labels == label)
         part = dataset["y"].isel(obs=rows).rename(obs=f"obs_{number}")
-        parts[f"{label}"] = part
+        parts[variable(f"{by}: {label}")] = part
     return xr.DataTree(xr.Dataset(parts))
 
 

@@ -104,12 +104,14 @@ def as_variables(tree: xr.DataTree, by: str, statistic: str) -> xr.DataTree:
     """
     import xarray as xr
 
+    from bayeslmm.bayes.checks import variable
+
     parts = {}
     for group in ("posterior_predictive", "observed_data"):
         values = tree[group][statistic]
         panels = {}
         for i, level in enumerate(np.asarray(values[by])):
-            panels[str(level)] = values.isel({by: [i]}).drop_vars(by).rename({by: f"group_{i}"})
+            panels[variable(f"{by}: {level}")] = values.isel({by: [i]}).drop_vars(by).rename({by: f"group_{i}"})
         parts[group] = xr.Dataset(panels)
     return xr.DataTree.from_dict(parts)
 

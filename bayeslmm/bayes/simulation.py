@@ -381,10 +381,17 @@ def plot_prior_predictive(model: Model, draws: int = 100, seed: int | None = Non
     """
     import arviz_plots as azp
 
+    from bayeslmm.bayes.checks import name_the_axis, with_room_for_labels
+
     tree = prior_predictive(model, draws=draws, seed=seed)
-    return azp.plot_ppc_dist(
-        tree, group="prior_predictive", num_samples=draws, visuals={"observed_dist": {}}, backend="matplotlib"
+    plot = azp.plot_ppc_dist(
+        tree,
+        group="prior_predictive",
+        num_samples=draws,
+        visuals={"observed_dist": {}, "title": False},
+        **with_room_for_labels({"backend": "matplotlib"}),
     )
+    return name_the_axis(plot, model.design.response_name)
 
 
 def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64]) -> None:

@@ -209,10 +209,9 @@ class GroupPredictors:
 
     def __repr__(self) -> str:
         lines = [f"Predictors of {len(self.table)} levels of {self.on!r}: {listing(self.table.columns)}"]
-        lines += [
-            f"  {name}: standardised with mean {mean:.6g} and SD {sd:.6g} over the groups"
-            for name, (mean, sd) in self.moments.items()
-        ]
+        for name, (mean, sd) in self.moments.items():
+            shown = 0.0 if abs(mean) < 1e-12 * sd else mean  # of columns that were standardised before
+            lines.append(f"  {name}: standardised with mean {shown:.6g} and SD {sd:.6g} over the groups")
         return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ STYLE = (
     "font-variant-numeric:tabular-nums}"
     ".blm caption{text-align:left;font-weight:600;padding:.2em 0;white-space:nowrap}"
     ".blm th,.blm td{padding:.15em .7em;border:0;text-align:right;white-space:nowrap;background:none}"
-    ".blm .l{text-align:left}.blm .c{text-align:center}"
+    ".blm .l{text-align:left}.blm td.l{white-space:normal;max-width:42em}.blm .c{text-align:center}"
     ".blm thead tr:last-child th{border-bottom:1px solid}.blm th.over{border-bottom:1px solid;text-align:center}"
     ".blm th{font-weight:600}.blm tbody th{font-weight:400}.blm tr.part td{font-weight:600;padding-top:.5em}"
     "</style>"

@@ -155,6 +155,42 @@ def test_replications_given_the_groups_and_for_new_ones(post):
     np.testing.assert_array_equal(given["posterior_predictive"]["y"], post.ppc(100)["posterior_predictive"]["y"])
     with pytest.raises(DataError, match="Did you mean 'rootogram'"):
         post.plot_ppc("rootogramm")
+    with pytest.raises(DataError, match="a rootogram is for counts"):
+        post.plot_ppc("rootogram")
+
+
+def below(plot):
+    from matplotlib import pyplot
+
+    figure = plot.viz["figure"].item()
+    figure.canvas.draw()
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    titles = [ax.get_title() for ax in figure.axes]
+    boxes = [ax.xaxis.label.get_window_extent().ymin for ax in figure.axes]
+    pyplot.close(figure)
+    assert min(boxes) >= 0  # inside the figure, also when it is saved without a tight box
+    return labels, titles
+
+
+def test_replications_are_plotted_under_the_name_of_the_response(post):
+    curves = ": observed black, replicated blue"
+    assert below(post.plot_ppc("dist", draws=20)) == ([f"Reaction{curves}"], [""])
+    assert below(post.plot_ppc("tstat", draws=20, t_stat="std")) == ([f"std of Reaction{curves}"], [""])
+    labels, titles = below(post.plot_ppc("dist", draws=20, by="Days", col_wrap=5))
+    assert set(labels) == {f"Reaction{curves}"}
+    assert titles == [f"Days: {day}" for day in range(10)]
+    labels, titles = below(post.plot_ppc("tstat", draws=20, by="Days", t_stat="mean", col_wrap=5))
+    assert set(labels) == {f"mean of Reaction{curves}"}
+    assert below(post.plot_ppc("interval", draws=20)) == (["data point (index)"], [""])
+    assert below(post.plot_ppc("pit", draws=20)) == (["PIT"], ["Reaction"])
+
+
+def test_a_rootogram_has_a_bar_for_each_count():
+    data = blm.datasets.load("cbpp")
+    counts = blm.model("incidence ~ period + offset(log(size)) + (1 | herd)", data, family="poisson")
+    sampled = counts.sample(30, chains=2, seed=1, progress=False)
+    assert below(sampled.plot_ppc("rootogram", draws=30)) == (["counts"], ["incidence"])
+    assert below(counts.plot_prior_predictive(20, seed=1)) == (["incidence: observed black, replicated blue"], [""])
 
 
 def test_a_saved_posterior_comes_back_whole(post, frame, tmp_path):

