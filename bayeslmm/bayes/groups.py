@@ -78,16 +78,17 @@ def effect_draws(
 
 
 def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    """Return the log likelihood of all rows of each level, the level's own effects integrated out exactly.
+    """Return the log likelihood of all rows of each level, the level's own effects integrated out.
 
-    With r the residual of coefficients and of the other factors' effects, C = Z'WZ and Lambda the relative root of the
-    effects' covariance, log p(y_j) = -n_j/2 log(2 pi sigma²) + ½ Σ log w - ½ log|I + Λ'CΛ|
+    Gaussian models exactly, others by adaptive quadrature (`bayeslmm.bayes.group_integrals`). With r the residual of
+    coefficients and of the other factors' effects, C = Z'WZ and Lambda the relative root of the effects' covariance,
+    log p(y_j) = -n_j/2 log(2 pi sigma²) + ½ Σ log w - ½ log|I + Λ'CΛ|
     - ½ (r'Wr - |L⁻¹Λ'Z'Wr|²) / sigma².
 
     Parameters
     ----------
     post : Posterior
-        A Gaussian posterior.
+        The posterior.
     group : str
         A grouping factor.
 
@@ -101,25 +102,25 @@ def group_log_likelihood(post: Posterior, group: str) -> tuple[NDArray[np.float6
     Raises
     ------
     DataError
-        If the model is not Gaussian or has no such factor.
+        If the model has no such factor, or its rows are not independent given the effects.
 
     References
     ----------
     Merkle, Furr & Rabe-Hesketh (2019), *Psychometrika* 84(3).
     """
-    if not post.response.is_gaussian_identity:
-        raise DataError("groups are left out exactly for Gaussian models only; loo() without `group` works for all.")
     refuse_survey_weights(post.design, "loo(group=)", "Compare the models without the weights.")
     refuse(post.design.residuals, "loo(group=)", "loo() of single rows works where their SDs differ only.")
-    if post.design.limits is not None or post.design.auxiliary:
-        raise DataError(
-            "groups are left out exactly where rows share one residual SD and none is cut off; use kfold(group=...)."
-        )
+    if post.design.condensation is not None:
+        raise DataError("the rows of this model stay in their source: loo(group=) needs them in memory.")
     factor, design = factor_named(post, group), post.design
     if factor.loading is not None:
         raise DataError(
             f"the effects of {group!r} depend on each other: leaving out one of its levels leaves no group."
         )
+    if not post.response.is_gaussian_identity or design.limits is not None or design.auxiliary:
+        from bayeslmm.bayes.group_integrals import integrated_log_likelihood
+
+        return integrated_log_likelihood(post, factor), np.asarray(factor.levels, dtype=object)
     others = [other.name for other in design.factors if other.name != group]
     levels, width = len(factor.levels), factor.Z.shape[1]
     weights = np.ones(len(factor.codes)) if design.weights is None else np.asarray(design.weights)

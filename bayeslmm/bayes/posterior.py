@@ -611,7 +611,8 @@ class Posterior(Fit):
         Parameters
         ----------
         group : str, optional
-            A grouping factor: leave out whole groups, their effects integrated out exactly (Gaussian models).
+            A grouping factor: leave out whole groups, their effects integrated out: exactly in Gaussian models, by
+            adaptive quadrature in others (at most three effects per level).
 
         Returns
         -------
