@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# Its files only, for equations without a network: as an extension it would keep pages from being read side by side.
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin)
 sys.path.insert(0, str(HERE.parent))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
 
@@ -22,7 +25,6 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinx-mathjax-offline",  # equations without a network
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "jupyter_execute", "conf.py", "make_pictures.py"]
@@ -55,7 +57,8 @@ napoleon_preprocess_types = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "bayeslmm"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(MATHJAX.parent / "static")]
+mathjax_path = "mathjax/tex-chtml.js"
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
 # Pages without siblings need no list of them.

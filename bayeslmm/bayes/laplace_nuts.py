@@ -13,7 +13,6 @@ The weights are Pareto-smoothed; the shape k of their tail says whether the appr
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +32,7 @@ from bayeslmm.datatree import posterior_dataset
 from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood._compiled import compiled, solve_lower
 from bayeslmm.likelihood.cholesky import solve_other_half
+from bayeslmm.likelihood.compile_time import Stopwatch
 from bayeslmm.likelihood.descent import bfgs
 from bayeslmm.likelihood.laplace import LaplaceKernel, laplace, start_aux
 from bayeslmm.likelihood.pirls import (
@@ -484,7 +484,7 @@ def sample_laplace(
     """
     from bayeslmm.bayes.posterior import Posterior, Run
 
-    began = time.perf_counter()
+    clock = Stopwatch()
     density = laplace_density(design, family, priors, kernel)
     # A tail of a hundred columns gains nothing from threads, and waits for them on a busy machine.
     with one_blas_thread(True):
@@ -518,10 +518,10 @@ def sample_laplace(
         chains=x.shape[0],
         tune=tune,
         seed=seed,
-        seconds=time.perf_counter() - began,
+        seconds=clock.seconds(),
         pareto_k=k,
         reason=reason,
-        notes=(*notes, _quality(k, efficiency)),
+        notes=(*notes, _quality(k, efficiency), *clock.notes()),
     )
     return Posterior(design, family, priors, tree, run)
 

@@ -55,7 +55,7 @@ class Run:
     seed : int
         The seed used.
     seconds : float
-        Wall time.
+        Wall time, without the compiling of our own code, which is done once on a machine.
     pareto_k : float
         Tail shape of the importance weights; not a number for NUTS.
     reason : str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.bayes.priors import FAMILIES, Priors
 from bayeslmm.errors import PriorError, SamplingError, did_you_mean, listing
+from bayeslmm.likelihood.compile_time import Stopwatch
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -112,7 +112,7 @@ def sample(
     check_proper(design, priors)
     chosen, reason = choose_engine(design, family, priors, engine)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else check_seed(seed)
-    began = time.perf_counter()
+    clock = Stopwatch()
     if chosen == "laplace":
         from bayeslmm.bayes.laplace_nuts import WORST_PARETO_K, sample_laplace
 
@@ -150,10 +150,10 @@ def sample(
         chains=raw.x.shape[0],
         tune=raw.tune,
         seed=seed,
-        seconds=time.perf_counter() - began,
+        seconds=clock.seconds(),
         pareto_k=raw.pareto_k,
         reason=why,
-        notes=raw.notes,
+        notes=(*raw.notes, *clock.notes()),
     )
     return Posterior(design, family, priors, label_draws(density, raw), run, density.kernel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations, combinations_with_replacement
 from pathlib import Path
@@ -294,24 +295,35 @@ def _warn(message: str) -> None:
     warnings.warn(message, DataWarning, skip_file_prefixes=(str(Path(__file__).parents[1]),))
 
 
-def check_degrees_of_freedom(n: int, p: int) -> None:
+def check_degrees_of_freedom(n: int, coefficients: Sequence[str]) -> None:
     """Refuse a Gaussian model without more rows than coefficients.
 
     Parameters
     ----------
-    n, p : int
-        Rows and coefficients.
+    n : int
+        Rows.
+    coefficients : sequence of str
+        Their names.
 
     Raises
     ------
     DataError
         If nothing is left to estimate a variance from.
     """
-    if n <= p:
-        raise DataError(
-            f"{n} row{'s' * (n != 1)} cannot support {p} coefficient{'s' * (p != 1)} and a variance.\n"
-            "  Use fewer terms or more data."
+    p = len(coefficients)
+    if n > p:
+        return
+    column, levels = Counter(name.partition("[")[0] for name in coefficients).most_common(1)[0] if p else ("", 0)
+    way_out = "Use fewer terms or more data."
+    if levels > max(p / 2, 2):
+        way_out = (
+            f"{levels} of them are levels of {column!r}, text or categories with a coefficient for each.\n"
+            "  If it holds numbers or dates, convert it (pd.to_numeric, pd.to_datetime); if it names groups, say "
+            f"(1 | {column})."
         )
+    raise DataError(
+        f"{n} row{'s' * (n != 1)} cannot support {p} coefficient{'s' * (p != 1)} and a variance.\n  {way_out}"
+    )
 
 
 def check_variation(y: Floats, offset: Floats | None, name: str) -> None:

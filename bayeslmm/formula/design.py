@@ -884,7 +884,7 @@ def _check(design: Design) -> None:
         checks.check_variation(design.y, design.offset, design.response_name)
     checks.check_exchangeable(design.residuals, design.terms)
     if design.encoder.family in (None, "gaussian") and design.trials is None:
-        checks.check_degrees_of_freedom(*design.X.shape)
+        checks.check_degrees_of_freedom(design.n, design.coef_names)
         for term in design.terms:
             checks.check_residual(term, design.weights)
             checks.warn_many_effects(term)

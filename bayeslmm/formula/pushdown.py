@@ -634,7 +634,7 @@ def _scatter(cells: pd.DataFrame, at: NDArray[np.intp], n: Floats, sums: Floats)
 
 
 def _check_condensed(inner: Design, ones: Floats, n: int) -> None:
-    checks.check_degrees_of_freedom(n, inner.X.shape[1])
+    checks.check_degrees_of_freedom(n, inner.coef_names)
     for term in inner.terms:
         checks.check_levels(term)
         if len(term.levels) == n:

@@ -19,11 +19,15 @@ import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, sigutils, types
+from numba.core import cgutils, event, sigutils, types
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import get_cython_function_address, intrinsic
+
+from bayeslmm.likelihood.compile_time import watch
+
+watch()
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
@@ -80,13 +84,21 @@ def step(function: Callable[..., Any]) -> Any:
     return numba.njit(pipeline_class=_PartCompiler, forceinline=True, **_INTERNAL)(function)
 
 
+class _Entry(CFunc):
+    """Numba's C callback, which tells listeners that it is being compiled, as other functions do."""
+
+    def _compile_uncached(self) -> Any:
+        with event.trigger_event("numba:compile", data={"dispatcher": self}):
+            return super()._compile_uncached()  # type: ignore[misc]
+
+
 def c_entry(function: Callable[..., Any], kind: Any) -> int:
     """Return the address of `function` compiled with the calling convention of C, from the cache when it is there.
 
     It allocates nothing, so that no reference is counted: that is a good part of the time to compile.
     """
     options = {"error_model": "numpy", "_nrt": False}
-    entry = CFunc(function, sigutils.normalize_signature(kind), locals={}, options=options)
+    entry = _Entry(function, sigutils.normalize_signature(kind), locals={}, options=options)
     entry.enable_caching()
     entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))  # type: ignore[attr-defined]
     entry.compile()

@@ -128,6 +128,9 @@ def test_an_effect_that_comes_twice_is_refused(data):
 def test_too_few_rows(data):
     with pytest.raises(DataError, match="2 rows cannot support 2 coefficients and a variance"):
         build_design("y ~ x", data.iloc[:2])
+    dated = data.assign(date=[f"2025-01-{day:02d}" for day in range(1, len(data) + 1)])
+    with pytest.raises(DataError, match=rf"{len(data) - 1} of them are levels of 'date', text(.|\n)*pd.to_datetime"):
+        build_design("y ~ date", dated)
 
 
 def test_a_constant_response_varies_if_its_offset_does(data):
