@@ -27,9 +27,8 @@ from bayeslmm.formula.terms import Formula, RandomTerm
 
 Floats = NDArray[np.float64]
 PSEUDO_LIKELIHOOD = (
-    "survey weights make this a pseudo-likelihood: the density of each row is raised to the power of its weight, the\n"
-    "weights rescaled to add up to the number of rows. Standard errors and intervals are not design-based: they take\n"
-    "the weighted rows for that many independent ones, and are as a rule too short."
+    "survey weights make this a pseudo-likelihood: each row's density to the power of its weight, weights of mean 1.\n"
+    "  Standard errors and intervals are not design-based: weighted rows count as independent, which is too sure as a rule."
 )
 
 

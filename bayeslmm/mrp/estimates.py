@@ -212,8 +212,10 @@ class Estimates:
         CA     0.65 0.07071 0.6025 0.6975         39
         """
         table = self.to_pandas(level).drop(columns=list(self.variables)).set_axis(pd.Index(self.labels))
-        if "population" in table and np.all(table["population"] == table["population"].round()):
-            table["population"] = table["population"].astype(np.int64)
+        if "population" in table:
+            whole = table["population"].round()
+            if np.all((table["population"] == whole) | (whole >= 10_000)):  # nobody reads tenths of a person
+                table["population"] = whole.astype(np.int64)
         if sort:
             table = table.sort_values("estimate", ascending=False)
         how = f"{self.engine}, " if self.engine else ""

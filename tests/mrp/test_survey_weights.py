@@ -118,7 +118,7 @@ def test_what_is_said(people):
     with pytest.warns(DataWarning, match="(?s)not design-based.*poststratify") as caught:
         model = blm.model("yes ~ sex + (1 | state)", people, "bernoulli", survey_weights="w")
     assert caught[0].filename == __file__
-    assert "rescaled to add up to the number of rows" in str(caught[0].message)
+    assert "weights of mean 1" in str(caught[0].message)
     assert "pseudo-likelihood" in repr(model)
     assert "pseudo-likelihood" in str(model.fit().summary())
 
