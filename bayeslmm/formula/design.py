@@ -28,7 +28,7 @@ from bayeslmm.formula.terms import Formula, RandomTerm
 Floats = NDArray[np.float64]
 PSEUDO_LIKELIHOOD = (
     "survey weights make this a pseudo-likelihood: each row's density to the power of its weight, weights of mean 1.\n"
-    "  Standard errors and intervals are not design-based: weighted rows count as independent, which is too sure as a rule."
+    "  Standard errors and intervals are not design-based, and as a rule too short: weighted rows count as independent."
 )
 
 
