@@ -28,6 +28,8 @@ PPC_KINDS: Mapping[str, str] = {
     "pit": "plot_ppc_pit",
     "rootogram": "plot_ppc_rootogram",
     "interval": "plot_ppc_interval",
+    "calibration": "plot_ppc_pava",
+    "groups": "plot_ppc_interval",
 }
 
 
@@ -367,10 +369,18 @@ def plot_replications(
     """
     import arviz_plots
 
+    from bayeslmm.bayes.predictive_views import calibration_view, groups_view
+
     if kind not in PPC_KINDS:
         hint = did_you_mean(str(kind), PPC_KINDS)
         raise DataError(f"kind={kind!r} is not one of {listing(map(repr, PPC_KINDS))}. {hint}".rstrip())
     options = with_room_for_labels(options)
+    if kind == "groups":
+        return groups_view(post, by, draws=draws, marginal=marginal, seed=seed, **options)
+    if kind == "calibration":
+        if by is not None:
+            raise DataError('a calibration curve is of all rows; kind="groups" with by= shows the groups.')
+        return calibration_view(post, draws=draws, marginal=marginal, seed=seed, **options)
     if kind == "tstat" and by is not None and (post.design.condensation is not None or _of_groups(options)):
         from bayeslmm.bayes.group_checks import as_variables, group_statistics
 

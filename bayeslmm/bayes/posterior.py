@@ -563,8 +563,10 @@ class Posterior(Fit):
 
         Parameters
         ----------
-        kind : {"dist", "tstat", "pit", "rootogram", "interval"}, default "dist"
-            Densities, a test statistic, probability integral transforms, a rootogram (counts), intervals per row.
+        kind : {"dist", "tstat", "pit", "rootogram", "interval", "calibration", "groups"}, default "dist"
+            Densities, a test statistic, probability integral transforms, a rootogram (counts), intervals per row; how
+            often an event happened against its probability (binary, binomial and ordered responses); means, which are
+            proportions of binary responses, or another ``t_stat`` of the groups of `by` beside their intervals.
         by : str, optional
             A column of the data: one panel per value. With ``kind="tstat"`` and ``t_stat="mean"``, "sd", "zeros" or
             "ones" also for rows that stay in their source.

@@ -600,6 +600,55 @@ def _qq(
     name: str,
     independent: bool = False,
 ) -> QQ:
+    def simulate(rng: np.random.Generator, at: NDArray[np.intp]) -> NDArray[np.float64]:
+        if independent:
+            return _centred(normal_order_statistics(rng, n_sim, len(observed), at), at)
+        return _refitted(fit, values, rng, n_sim, at)
+
+    return _with_band(observed, labels, simulate, n_sim, level, seed, name)
+
+
+def normal_qq(
+    observed: NDArray[np.float64], labels: NDArray[Any], *, n_sim: int, level: float, seed: int | None, name: str
+) -> QQ:
+    """Return quantiles of values that should be independent and standard normal.
+
+    Parameters
+    ----------
+    observed : ndarray (n,)
+        The values.
+    labels : ndarray (n,)
+        What each belongs to.
+    n_sim : int
+        Samples behind the band.
+    level : float
+        Share of the samples that lie within the band everywhere.
+    seed : int or None
+        Makes the band reproducible.
+    name : str
+        What the values are.
+
+    Returns
+    -------
+    QQ
+        Ready to plot.
+    """
+
+    def simulate(rng: np.random.Generator, at: NDArray[np.intp]) -> NDArray[np.float64]:
+        return normal_order_statistics(rng, n_sim, len(observed), at)
+
+    return _with_band(observed, labels, simulate, n_sim, level, seed, name)
+
+
+def _with_band(
+    observed: NDArray[np.float64],
+    labels: NDArray[Any],
+    simulate: Callable[[np.random.Generator, NDArray[np.intp]], NDArray[np.float64]],
+    n_sim: int,
+    level: float,
+    seed: int | None,
+    name: str,
+) -> QQ:
     from scipy.special import ndtri
 
     from bayeslmm.frequentist.lmm_fit import check_level
@@ -609,11 +658,7 @@ def _qq(
     order = np.argsort(observed)
     n = len(observed)
     at = _envelope_ranks(n)
-    rng = np.random.default_rng(seed)
-    simulated = _centred(normal_order_statistics(rng, n_sim, n, at), at) if independent else None
-    if simulated is None:
-        simulated = _refitted(fit, values, rng, n_sim, at)
-    lower, upper = global_band(simulated, check_level(level))
+    lower, upper = global_band(simulate(np.random.default_rng(seed), at), check_level(level))
     theoretical = ndtri((np.arange(n) + 0.5) / n)
     ordered = observed[order]
     low, high = (np.interp(theoretical, theoretical[at], side) for side in (lower, upper))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.frequentist.glmm_fit import GlmmFit
+    from bayeslmm.report.diagnostic_plots import QQ
 
 SMALL_GROUPS = 5.0
 FEW_LEVELS = 5
@@ -184,6 +185,42 @@ def quantile_residuals(
     ties = (np.abs(simulated - fit.design.y) <= 1e-10).sum(axis=0)
     spread = np.random.default_rng(None if seed is None else [seed, 3]).uniform(size=len(below))
     return (below + spread * (ties + 1)) / (draws + 1)
+
+
+def quantile_qq(fit: GlmmFit, *, n_sim: int = 500, level: float = 0.95, seed: int | None = 0) -> QQ:
+    """Return sorted quantile residuals against normal quantiles, with a global band of independent normal values.
+
+    Parameters
+    ----------
+    fit : GlmmFit
+        The fit.
+    n_sim : int, default 500
+        Samples behind the band.
+    level : float, default 0.95
+        Share of the samples that lie within the band everywhere.
+    seed : int, optional
+        Makes residuals and band reproducible.
+
+    Returns
+    -------
+    QQ
+        Ready to plot.
+
+    References
+    ----------
+    Myllymäki et al. (2017), *J. R. Stat. Soc. B* 79(2), for the global band.
+
+    Examples
+    --------
+    >>> import bayeslmm as blm
+    >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+    >>> quantile_qq(fit).outside
+    0
+    """
+    from bayeslmm.frequentist.diagnostics import normal_qq
+
+    values = residuals(fit, "quantile", seed)
+    return normal_qq(values, fit.design.rows, n_sim=n_sim, level=level, seed=seed, name="quantile residual")
 
 
 @dataclass(frozen=True, repr=False)

@@ -181,10 +181,8 @@ GAUSSIAN_ONLY: Mapping[str, str] = {
     "influence": DELETION,
     "leverage": DELETION,
     "natural_estimates": "parameter_frame()",
-    "plot_diagnostics": "plot_residuals(), plot_caterpillar(), audit()",
     "plot_leverage": DELETION,
     "plot_profile": 'confint(method="profile") has the intervals',
-    "plot_qq": QUANTILES,
     "plot_ranef_qq": "plot_caterpillar()",
     "plot_scale_location": QUANTILES,
     "profile": 'confint(method="profile") has the intervals',
@@ -929,9 +927,61 @@ class GlmmFit(EstimatedFit):
         from bayeslmm.report.diagnostic_plots import residual_plot
 
         name = f"expected {self.design.response_name}"
-        x, label = (self.fitted, name) if against is None else (numeric_column(self.design, against), against)
+        mean = self.fitted if self.fitted.ndim == 1 else self.fitted @ np.arange(self.fitted.shape[1])
+        x, label = (mean, name) if against is None else (numeric_column(self.design, against), against)
         values = self.residuals(kind, seed=seed)
         return residual_plot(x, values, x_label=label, y_label=f"{kind} residual", labels=self.design.rows, ax=ax)
+
+    def plot_qq(self, *, n_sim: int = 500, level: float = 0.95, seed: int | None = 0, ax: Any = None) -> Any:
+        """Draw a normal Q-Q plot of the quantile residuals, with the band of as many standard normal values.
+
+        Parameters
+        ----------
+        n_sim : int, default 500
+            Samples behind the band.
+        level : float, default 0.95
+            Share of the samples that lie within the band everywhere.
+        seed : int, default 0
+            Of residuals and band.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+        """
+        from bayeslmm.frequentist.glmm_checks import quantile_qq
+
+        return quantile_qq(self, n_sim=n_sim, level=level, seed=seed).plot(ax)
+
+    def plot_diagnostics(self, seed: int | None = 0) -> Any:
+        """Draw quantile residuals against normal quantiles, and against the expected response, in one figure.
+
+        Parameters
+        ----------
+        seed : int, default 0
+            Of residuals and band.
+
+        Returns
+        -------
+        ndarray (2,) of matplotlib.axes.Axes
+            The two panels, as DHARMa shows them.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> fit.plot_diagnostics().shape
+        (2,)
+        """
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
+        self.plot_qq(seed=seed, ax=axes[0])
+        self.plot_residuals(seed=seed, ax=axes[1])
+        figure.suptitle(f"{self.design.formula.text}, {self.response_family}", fontsize=10)
+        return axes
 
     def __getattr__(self, name: str) -> Any:
         if name in GAUSSIAN_ONLY:

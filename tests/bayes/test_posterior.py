@@ -10,6 +10,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.groups import group_log_likelihood
 from bayeslmm.bayes.inference import compare_models
 from bayeslmm.bayes.posterior import Posterior, row_chunks
+from bayeslmm.bayes.predictive_views import single_trials
 from bayeslmm.errors import ComparisonError, DataError, NewLevelsError
 
 
@@ -191,6 +192,44 @@ def test_a_rootogram_has_a_bar_for_each_count():
     sampled = counts.sample(30, chains=2, seed=1, progress=False)
     assert below(sampled.plot_ppc("rootogram", draws=30)) == (["counts"], ["incidence"])
     assert below(counts.plot_prior_predictive(20, seed=1)) == (["incidence: observed black, replicated blue"], [""])
+
+
+@pytest.fixture(scope="module")
+def herds():
+    model = blm.model("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"), family="binomial")
+    return model.sample(300, chains=2, seed=1, progress=False)
+
+
+def test_probabilities_are_held_against_what_happened(herds):
+    assert below(herds.plot_ppc("calibration")) == (["probability according to the model"], ["prop(incidence, size)"])
+    with pytest.raises(DataError, match="of all rows"):
+        herds.plot_ppc("calibration", by="herd")
+
+
+def test_proportions_of_groups_are_held_against_their_replications(herds):
+    labels, _ = below(herds.plot_ppc("groups", by="herd"))
+    assert labels == ["herd: prop(incidence, size) observed black, replicated blue"]
+    with pytest.raises(DataError, match=r"needs by=, .* Factors: herd"):
+        herds.plot_ppc("groups")
+
+
+def test_single_trials_keep_the_successes_of_each_row_at_random_places(herds):
+    trials = herds.design.trials
+    tree = single_trials(herds.ppc(400), trials, np.random.default_rng(1))
+    ends = np.cumsum(trials).astype(int)
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    observed = tree["observed_data"]["y"].values
+    np.testing.assert_allclose([observed[row].mean() for row in rows], herds.design.y)
+    replicated = tree["posterior_predictive"]["y"].values[0]
+    wide = max(rows, key=len)
+    shares = replicated[:, wide].mean(axis=0)
+    error = np.sqrt(shares.mean() * (1 - shares.mean()) / 400)
+    assert np.abs(shares - shares.mean()).max() < 4.5 * error
+
+
+def test_calibration_needs_probabilities(post):
+    with pytest.raises(DataError, match='kind="pit"'):
+        post.plot_ppc("calibration")
 
 
 def test_a_saved_posterior_comes_back_whole(post, frame, tmp_path):

@@ -10,7 +10,7 @@ from scipy import stats
 import bayeslmm as blm
 from bayeslmm.errors import DataError, DataWarning, FitError, FormulaError, SingularFitWarning
 from bayeslmm.families import FAMILIES, as_family
-from bayeslmm.frequentist.glmm_checks import overdispersion, quantile_residuals, zeros
+from bayeslmm.frequentist.glmm_checks import overdispersion, quantile_qq, quantile_residuals, zeros
 from bayeslmm.frequentist.glmm_fit import ratio_name
 
 GROUPS, PER_GROUP = 60, 25
@@ -165,6 +165,24 @@ def test_quantile_residuals_are_uniform_under_the_model():
     assert overdispersion(wrong)["ratio"] > 1.2
     assert "over-dispersion" in str(wrong.audit())
     assert zeros(wrong)["ratio"] > 1.05
+
+
+def test_quantile_plots_show_a_wrong_family():
+    frame = simulated("negativebinomial", "log")
+    right, wrong = (blm.model("y ~ x + (1 | g)", frame, family=f).fit() for f in ("negativebinomial", "poisson"))
+    assert quantile_qq(right).outside == 0
+    assert quantile_qq(wrong).outside > 50
+    left, against = wrong.plot_diagnostics()
+    assert left.get_ylabel() == against.get_ylabel() == "quantile residual"
+    assert against.get_xlabel() == "expected y"
+    with pytest.raises(DataError, match="a band needs 20"):
+        right.plot_qq(n_sim=3)
+
+
+def test_quantile_plots_of_an_ordered_response():
+    fit = blm.model("y ~ x + (1 | g)", simulated("cumulative", "logit"), family="cumulative").fit()
+    assert quantile_qq(fit).outside == 0
+    assert fit.plot_diagnostics()[1].get_xlabel() == "expected y"
 
 
 def test_refit_to_a_simulated_response(cbpp):
