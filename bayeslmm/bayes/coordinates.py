@@ -8,18 +8,23 @@ coefficients whose prior is not normal. With canonical partial correlations LKJ 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, log1p
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from math import exp, log, log1p, tanh
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numba.core import types
 
 from bayeslmm.bayes.densities import LOG_2, log_beta, log_density, log_sech2, sqrt_sech2
 from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, is_homogeneous
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import c_entry, internal
 from bayeslmm.likelihood.covariance import KINDS, Layout, TermArrays, correlation_root
+from bayeslmm.likelihood.record import Fields, as_matrix, record_at
+from bayeslmm.likelihood.small import fill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +74,26 @@ class Plan(NamedTuple):
     coef_parameters: NDArray[np.float64]
 
 
+TERMS = Fields("TermArrays", "kind:l1 k:l1 hom:l1 theta_start:l1 factor:l1 column:l1 factor_k:l1 template_start:l1", 0)
+PLAN = Fields(
+    "Plan",
+    "x_start:l1 n_sd:l1 n_corr:l1 scale_at:l1 transform:l1 scale_family:l1 scale_parameters:f2 corr:f2 sampled:l1 "
+    "coef_family:l1 coef_parameters:f2 root:f1 other:f1 by_root:f1 slope:f1 part:f1 by_scale:f1",
+    TERMS.end,
+    {"terms": (TERMS, 0)},
+)
+"""What `Plan` is for compiled code, with scratch of one thread: three roots of a term, two vectors of its correlations,
+and a number for each scale."""
+
+
+def plan_words(plan: Plan) -> tuple[NDArray[np.int64], tuple[NDArray[np.float64], ...]]:
+    """Return the words of a plan for one thread, and the scratch among them, which the caller keeps alive."""
+    size, count = int(plan.terms.k.max(initial=1)), int(plan.n_corr.max(initial=1))
+    scratch = (*(np.empty(size * size) for _ in range(3)), np.empty(max(count, 1)), np.empty(max(count, 1)))
+    scratch = (*scratch, np.empty(len(plan.scale_at)))
+    return np.concatenate([TERMS.words(plan.terms), PLAN.words((*plan[1:], *scratch))]), scratch
+
+
 @dataclass(frozen=True)
 class Coordinates:
     """The sampled vector of a model: its length, names, and compiled plan.
@@ -116,10 +141,38 @@ class Coordinates:
         log_prior : float
             Log prior density of x, Jacobian included.
         """
-        flat, sampled = np.empty(self.n_flat), np.empty(len(self.plan.sampled))
-        scales = np.empty(len(self.plan.scale_at))
-        value = unpack(self.plan, np.ascontiguousarray(x), flat, scales, sampled)
-        return flat, float(scales[-1]), sampled, float(value)
+        flat, scales, sampled, value = self.unpack_all(np.ascontiguousarray(x, dtype=np.float64)[None])
+        return flat[0], float(scales[0, -1]), sampled[0], float(value[0])
+
+    def unpack_all(self, points: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return what each of several points stands for.
+
+        Parameters
+        ----------
+        points : ndarray (S, d)
+            Points.
+
+        Returns
+        -------
+        flat : ndarray (S, m)
+            Templates of all factors, in units of sigma.
+        scales : ndarray (S, s)
+            Standard deviations, the residual's last.
+        sampled : ndarray (S, r)
+            Coefficients that are part of the points.
+        log_prior : ndarray (S,)
+            Log prior densities, Jacobian included.
+        """
+        count = len(points)
+        out = (
+            np.empty((count, self.n_flat)), np.empty((count, len(self.plan.scale_at))),
+            np.empty((count, len(self.plan.sampled))), np.empty(count),
+        )  # fmt: skip
+        plan, scratch = plan_words(self.plan)
+        words = np.concatenate([plan, POINTS.words((np.ascontiguousarray(points), *out))])
+        _unpack_function()(words.ctypes.data)
+        del scratch
+        return out
 
     def start(self, sigma: float, sd: Sequence[float], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return a point with these values and no correlations.
@@ -237,7 +290,7 @@ def _coded(priors: Sequence[Prior]) -> tuple[NDArray[np.int64], NDArray[np.float
 # --- compiled ------------------------------------------------------------------------------------------------------
 
 
-@compiled
+@internal
 def scale_value(transform, parameters, x):  # type: ignore[no-untyped-def]
     """Return a standard deviation, its derivative in x, and log |derivative| with its own derivative."""
     if transform == INTERVAL:
@@ -249,7 +302,7 @@ def scale_value(transform, parameters, x):  # type: ignore[no-untyped-def]
     return value, value, x, 1.0
 
 
-@compiled
+@internal
 def fill_partial(z, root):  # type: ignore[no-untyped-def]
     """Fill the Cholesky root (k, k) of a correlation matrix from Fisher's z of its canonical partial correlations.
 
@@ -257,18 +310,18 @@ def fill_partial(z, root):  # type: ignore[no-untyped-def]
     Analysis* 100(9).
     """
     k = root.shape[0]
-    root[:, :] = 0.0
+    fill(root, 0.0)
     at = 0
     for i in range(k):
         rest = 1.0
         for j in range(i):
-            root[i, j] = np.tanh(z[at]) * rest
+            root[i, j] = tanh(z[at]) * rest
             rest *= sqrt_sech2(z[at])
             at += 1
         root[i, i] = rest
 
 
-@compiled
+@internal
 def pull_partial(z, root, gradient, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the gradient in z, given the `gradient` (k, k) in the root."""
     k = root.shape[0]
@@ -278,7 +331,7 @@ def pull_partial(z, root, gradient, out):  # type: ignore[no-untyped-def]
         for j in range(i):
             narrow = sqrt_sech2(z[at])
             total = gradient[i, j] * rest * narrow * narrow
-            partial = np.tanh(z[at])
+            partial = tanh(z[at])
             for later in range(j + 1, i + 1):
                 total -= gradient[i, later] * root[i, later] * partial
             out[at] = total
@@ -286,7 +339,7 @@ def pull_partial(z, root, gradient, out):  # type: ignore[no-untyped-def]
             at += 1
 
 
-@compiled
+@internal
 def lkj_log_prior(z, k, eta, slope):  # type: ignore[no-untyped-def]
     """Return the log density of Fisher's z under LKJ(eta), Jacobian included; add its gradient to `slope`."""
     value = 0.0
@@ -295,12 +348,12 @@ def lkj_log_prior(z, k, eta, slope):  # type: ignore[no-untyped-def]
         for j in range(i):
             shape = eta + 0.5 * (k - 2 - j)
             value += shape * log_sech2(z[at]) - (2.0 * shape - 1.0) * LOG_2 - log_beta(shape, shape)
-            slope[at] += -2.0 * shape * np.tanh(z[at])
+            slope[at] += -2.0 * shape * tanh(z[at])
             at += 1
     return value
 
 
-@compiled
+@internal
 def unpack(plan, x, flat, scales, sampled):  # type: ignore[no-untyped-def]
     """Fill templates (in units of sigma), scales and sampled coefficients; return the log prior of x."""
     value = 0.0
@@ -308,21 +361,21 @@ def unpack(plan, x, flat, scales, sampled):  # type: ignore[no-untyped-def]
     for i in range(n_scales):
         scale, _, log_slope, _ = scale_value(plan.transform[i], plan.scale_parameters[i], x[plan.scale_at[i]])
         scales[i] = scale
-        a, b, c = plan.scale_parameters[i]
+        a, b, c = plan.scale_parameters[i, 0], plan.scale_parameters[i, 1], plan.scale_parameters[i, 2]
         value += log_density(plan.scale_family[i], a, b, c, scale)[0] + log_slope
     first = x.size - sampled.size
     for i in range(sampled.size):
         sampled[i] = x[first + i]
-        a, b, c = plan.coef_parameters[i]
+        a, b, c = plan.coef_parameters[i, 0], plan.coef_parameters[i, 1], plan.coef_parameters[i, 2]
         value += log_density(plan.coef_family[i], a, b, c, sampled[i])[0]
-    flat[:] = 0.0
+    fill(flat, 0.0)
     sigma = scales[n_scales - 1]
     scale_at = 0
     for t in range(plan.x_start.size):
         k, n_sd, n_corr = plan.terms.k[t], plan.n_sd[t], plan.n_corr[t]
         begin = plan.x_start[t] + n_sd
-        root = np.empty((k, k))
-        slope = np.zeros(max(n_corr, 1))
+        root, slope = as_matrix(plan.root, k, k), plan.slope
+        fill(slope, 0.0)
         value += term_root(plan, t, x[begin : begin + n_corr], root, slope)
         width = plan.terms.factor_k[plan.terms.factor[t]]
         base = plan.terms.template_start[plan.terms.factor[t]] + plan.terms.column[t] * (width + 1)
@@ -334,28 +387,45 @@ def unpack(plan, x, flat, scales, sampled):  # type: ignore[no-untyped-def]
     return value
 
 
-@compiled
+POINTS = Fields("Points", "points:f2 flat:f2 scales:f2 sampled:f2 values:f1", PLAN.end, {"plan": (PLAN, 0)})
+points_at = record_at(POINTS)
+
+
+def unpack_points(address):  # type: ignore[no-untyped-def]
+    """Do `unpack` for every point: the C function of a record."""
+    e = points_at(address)
+    for i in range(e.points.shape[0]):
+        e.values[i] = unpack(e.plan, e.points[i], e.flat[i], e.scales[i], e.sampled[i])
+    return 0.0
+
+
+@lru_cache(maxsize=1)
+def _unpack_function() -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(unpack_points, types.float64(types.int64)))
+
+
+@internal
 def term_root(plan, t, z, root, slope):  # type: ignore[no-untyped-def]
     """Fill the root of a term's correlation matrix; return the log prior of z, its gradient added to `slope`."""
     k, kind = plan.terms.k[t], plan.terms.kind[t]
     if z.size == 0:
-        root[:, :] = 0.0
+        fill(root, 0.0)
         for i in range(k):
             root[i, i] = 1.0
         return 0.0
     if kind == US:
         fill_partial(z, root)
         return lkj_log_prior(z, k, plan.corr[t, 0], slope)
-    lower, a, b = plan.corr[t]
+    lower, a, b = plan.corr[t, 0], plan.corr[t, 1], plan.corr[t, 2]
     share = 1.0 / (1.0 + exp(-z[0]))
-    unused = np.empty((k, k))
+    unused = as_matrix(plan.other, k, k)
     correlation_root(kind, lower + (1.0 - lower) * share, root, unused)
     slope[0] += a - (a + b) * share
     log_share = -log1p(exp(-abs(z[0]))) + min(z[0], 0.0)
     return a * log_share + b * (log_share - z[0]) - log_beta(a, b)
 
 
-@compiled
+@internal
 def pull(plan, x, scales, flat_gradient, sigma_gradient, sampled_gradient, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the gradient in x of the log posterior.
 
@@ -364,19 +434,21 @@ def pull(plan, x, scales, flat_gradient, sigma_gradient, sampled_gradient, out):
     """
     n_scales = plan.scale_at.size
     sigma = scales[n_scales - 1]
-    by_scale = np.zeros(n_scales)
+    by_scale = plan.by_scale
+    fill(by_scale, 0.0)
     by_scale[n_scales - 1] = sigma_gradient
     scale_at = 0
     for t in range(plan.x_start.size):
         k, n_sd, n_corr = plan.terms.k[t], plan.n_sd[t], plan.n_corr[t]
         begin = plan.x_start[t] + n_sd
         z = x[begin : begin + n_corr]
-        root = np.empty((k, k))
-        slope = np.zeros(max(n_corr, 1))
+        root, slope = as_matrix(plan.root, k, k), plan.slope
+        fill(slope, 0.0)
         term_root(plan, t, z, root, slope)
         width = plan.terms.factor_k[plan.terms.factor[t]]
         base = plan.terms.template_start[plan.terms.factor[t]] + plan.terms.column[t] * (width + 1)
-        by_root = np.zeros((k, k))
+        by_root = as_matrix(plan.by_root, k, k)
+        fill(by_root, 0.0)
         for i in range(k):
             which = scale_at + (i if n_sd == k else 0)
             sd = scales[which] / sigma
@@ -387,31 +459,35 @@ def pull(plan, x, scales, flat_gradient, sigma_gradient, sampled_gradient, out):
                 by_scale[n_scales - 1] -= entry * root[i, j] * sd / sigma
         if n_corr > 0:
             pull_correlations(plan, t, z, root, by_root, slope)
-            out[begin : begin + n_corr] = slope[:n_corr]
+            for i in range(n_corr):
+                out[begin + i] = slope[i]
         scale_at += n_sd
     for i in range(n_scales):
-        a, b, c = plan.scale_parameters[i]
+        a, b, c = plan.scale_parameters[i, 0], plan.scale_parameters[i, 1], plan.scale_parameters[i, 2]
         _, derivative, _, log_slope = scale_value(plan.transform[i], plan.scale_parameters[i], x[plan.scale_at[i]])
         prior_slope = log_density(plan.scale_family[i], a, b, c, scales[i])[1]
         out[plan.scale_at[i]] = (by_scale[i] + prior_slope) * derivative + log_slope
     first = x.size - sampled_gradient.size
     for i in range(sampled_gradient.size):
-        a, b, c = plan.coef_parameters[i]
+        a, b, c = plan.coef_parameters[i, 0], plan.coef_parameters[i, 1], plan.coef_parameters[i, 2]
         out[first + i] = sampled_gradient[i] + log_density(plan.coef_family[i], a, b, c, x[first + i])[1]
 
 
-@compiled
+@internal
 def pull_correlations(plan, t, z, root, by_root, slope):  # type: ignore[no-untyped-def]
     """Add to `slope` the gradient in a term's correlation coordinates, given that in its root."""
     k, kind = plan.terms.k[t], plan.terms.kind[t]
     if kind == US:
-        part = np.empty(z.size)
-        pull_partial(z, root, by_root, part)
-        slope += part
+        pull_partial(z, root, by_root, plan.part)
+        for i in range(z.size):
+            slope[i] += plan.part[i]
         return
     lower = plan.corr[t, 0]
     share = 1.0 / (1.0 + exp(-z[0]))
-    derivative = np.empty((k, k))
-    again = np.empty((k, k))
+    again, derivative = as_matrix(plan.root, k, k), as_matrix(plan.other, k, k)
     correlation_root(kind, lower + (1.0 - lower) * share, again, derivative)
-    slope[0] += (by_root * derivative).sum() * (1.0 - lower) * share * (1.0 - share)
+    total = 0.0
+    for i in range(k):
+        for j in range(k):
+            total += by_root[i, j] * derivative[i, j]
+    slope[0] += total * (1.0 - lower) * share * (1.0 - share)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.bayes.coordinates import Coordinates, unpack
+from bayeslmm.bayes.coordinates import Coordinates
 from bayeslmm.bayes.priors import is_correlated
 from bayeslmm.datatree import posterior_dataset, sd_and_corr
-from bayeslmm.likelihood._compiled import compiled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -157,9 +156,8 @@ def variance_draws(
     """
     shape = x.shape[:2]
     points = np.ascontiguousarray(x.reshape(-1, x.shape[2]))
-    flat = np.empty((len(points), where.n_flat))
-    sigma = np.empty(len(points))
-    unpack_all(where.plan, points, flat, sigma)
+    flat, scales, _, _ = where.unpack_all(points)
+    sigma = scales[:, -1]
     sds, corrs = [], []
     for start, k in zip(where.layout.arrays.template_start, where.layout.n_effects, strict=True):
         root = flat[:, start : start + k * k].reshape(-1, k, k) * sigma[:, None, None]
@@ -167,13 +165,3 @@ def variance_draws(
         sds.append(sd.reshape(*shape, k))
         corrs.append(corr.reshape(*shape, k, k))
     return sds, corrs, sigma.reshape(shape)
-
-
-@compiled
-def unpack_all(plan, points, flat, sigma):  # type: ignore[no-untyped-def]
-    """Fill the templates and sigma of every point."""
-    scales = np.empty(plan.scale_at.size)
-    sampled = np.empty(plan.sampled.size)
-    for i in range(points.shape[0]):
-        unpack(plan, points[i], flat[i], scales, sampled)
-        sigma[i] = scales[scales.size - 1]

@@ -16,33 +16,27 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import inf, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
-from numba.experimental import structref
 
-from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates, pull, unpack
+from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates
 from bayeslmm.bayes.labels import data_groups, variance_draws
+from bayeslmm.bayes.laplace_entry import (
+    LaplaceState,
+    draw_given,
+    laplace_log_posterior,
+    new_laplace_state,
+    whitened_laplace,
+)
 from bayeslmm.bayes.logposterior import shear_of
 from bayeslmm.bayes.marginal import STATISTICS, Mode, available_cores, axes_at, keep_complete, one_blas_thread
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, is_correlated, is_homogeneous
 from bayeslmm.datatree import posterior_dataset
 from bayeslmm.errors import SamplingError
-from bayeslmm.likelihood._compiled import compiled, solve_lower
-from bayeslmm.likelihood.cholesky import solve_other_half
 from bayeslmm.likelihood.compile_time import Stopwatch
 from bayeslmm.likelihood.descent import bfgs
-from bayeslmm.likelihood.laplace import LaplaceKernel, laplace, start_aux
-from bayeslmm.likelihood.pirls import (
-    JOINT,
-    conditional_mode,
-    log_prior,
-    times_lambda,
-    with_blocks,
-)
-from bayeslmm.likelihood.rows import evaluate_rows, predictor
+from bayeslmm.likelihood.laplace import LaplaceKernel, start_aux
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -56,164 +50,10 @@ TUNE = 200
 TARGET_ACCEPT = 0.8
 LOOSE = 1e-4
 """Newton decrement at which the sampler's search for the mode ends; what is left is taken without a new curvature."""
-TIGHT = 1e-10
 WORST_PARETO_K = 0.7
 CHUNK = 250
 FEWEST = 25
 """Draws below which the tail of their weights has fewer than the five that ArviZ needs."""
-
-
-@structref.register
-class StateType(types.StructRef):
-    """Numba's type of `LaplaceState`."""
-
-    def preprocess_fields(self, fields: Any) -> Any:
-        """Forget literal values, so that all models share one compiled function."""
-        return tuple((name, types.unliteral(kind)) for name, kind in fields)
-
-
-class LaplaceState(structref.StructRefProxy):
-    """All that the compiled log posterior reads, handed over as one pointer; one per thread."""
-
-    def __new__(cls, *fields: Any) -> Any:
-        """Make the record in compiled code."""
-        return structref.StructRefProxy.__new__(cls, *fields)
-
-
-FIELDS = (
-    "cells",
-    "structure",
-    "state",
-    "plan",
-    "family",
-    "link",
-    "n_aux",
-    "mean",
-    "precision",
-    "constant",
-    "centre",
-    "spread",
-    "tolerance",
-)
-structref.define_proxy(LaplaceState, StateType, list(FIELDS))
-
-
-@compiled
-def new_laplace_state(  # type: ignore[no-untyped-def]
-    cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread, tolerance
-):
-    """Make a `LaplaceState`; the compiled constructor is cached on disk."""
-    return LaplaceState(
-        cells, structure, state, plan, family, link, n_aux, mean, precision, constant, centre, spread, tolerance
-    )
-
-
-@compiled
-def templates_at(e, x, flat, scales, aux):  # type: ignore[no-untyped-def]
-    """Fill templates and the log of the family's own parameter; return the log prior of x."""
-    sampled = np.empty(0)
-    prior = unpack(e.plan, x, flat, scales, sampled)
-    own = scales[scales.size - 1]
-    for i in range(flat.size):
-        flat[i] *= own
-    if aux.size > 0:
-        aux[0] = log(own)
-    return prior
-
-
-@compiled
-def laplace_log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
-    """Return the approximate log posterior of the sampled vector; fill its `gradient`. -inf where there is no mode."""
-    gradient[:] = 0.0
-    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
-    by_flat = np.empty(flat.size)
-    scales = np.empty(e.plan.scale_at.size)
-    aux, by_aux = np.empty(e.n_aux), np.zeros(e.n_aux)
-    by_beta = np.empty(e.state.beta.shape[0])
-    for i in range(x.size):
-        if not abs(x[i]) < 100.0:
-            return -inf
-    prior = templates_at(e, x, flat, scales, aux)
-    if not (prior > -inf and prior < inf):
-        return -inf
-    value = prior + e.constant + laplace(
-        e.cells, e.structure, e.state, e.family, e.link, flat, aux, JOINT, e.mean, e.precision, e.tolerance, True,
-        by_flat, by_beta, by_aux,
-    )  # fmt: skip
-    if not (value > -inf and value < inf):
-        return -inf
-    own = scales[scales.size - 1]
-    by_own = by_aux[0] / own if e.n_aux > 0 else 0.0
-    for i in range(flat.size):
-        by_own += by_flat[i] * flat[i] / own
-        by_flat[i] *= own
-    pull(e.plan, x, scales, by_flat, by_own, np.empty(0), gradient)
-    for i in range(x.size):
-        if not (gradient[i] > -inf and gradient[i] < inf):
-            gradient[:] = 0.0
-            return -inf
-    return value
-
-
-@compiled
-def whitened_laplace(e, w):  # type: ignore[no-untyped-def]
-    """Return the log posterior and its gradient in coordinates w, x = centre + spread w."""
-    size, d = e.spread.shape
-    x, by_x, gradient = np.empty(size), np.empty(size), np.zeros(d)
-    for i in range(size):
-        total = e.centre[i]
-        for j in range(d):
-            total += e.spread[i, j] * w[j]
-        x[i] = total
-    value = laplace_log_posterior(e, x, by_x)
-    for i in range(size):
-        for j in range(d):
-            gradient[j] += e.spread[i, j] * by_x[i]
-    return value, gradient
-
-
-@compiled
-def draw_given(e, points, beta_noise, noise, beta, effects, log_weights):  # type: ignore[no-untyped-def]
-    """Draw whitened coefficients and effects from the Gaussian at the mode of each point; fill the log weights."""
-    q, p = e.state.border.shape
-    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
-    scales = np.empty(e.plan.scale_at.size)
-    aux = np.empty(e.n_aux)
-    u, b, shift = np.empty((q, 1)), np.empty((q, 1)), np.empty((p, 1))
-    eta = np.empty(e.state.eta.size)
-    terms = np.empty(e.state.terms.shape)
-    for draw in range(points.shape[0]):
-        templates_at(e, points[draw], flat, scales, aux)
-        at_mode, _, _, left = conditional_mode(
-            e.cells, e.structure, flat, e.state, e.family, e.link, aux, JOINT, e.mean, e.precision, TIGHT
-        )
-        square = 0.0
-        for c in range(p):
-            shift[c, 0] = beta_noise[draw, c]
-            square += beta_noise[draw, c] ** 2
-        if p > 0:
-            solve_lower(e.state.schur, shift, True)
-        for i in range(q):
-            u[i, 0] = noise[draw, i]
-            square += noise[draw, i] ** 2
-        solve_other_half(e.structure, e.state.work, u)
-        penalty = 0.0
-        for i in range(q):
-            total = e.state.u[i, 0] + u[i, 0]
-            for c in range(p):
-                total -= e.state.border[i, c] * shift[c, 0]
-            u[i, 0] = total
-            penalty += 0.5 * total * total
-        for c in range(p):
-            shift[c, 0] += e.state.beta[c, 0]
-            beta[draw, c] = shift[c, 0]
-        times_lambda(e.structure, flat, u, b)
-        for i in range(q):
-            effects[draw, i] = b[i, 0]
-        predictor(e.cells, b, shift, True, e.state.effects, eta)
-        value = evaluate_rows(e.cells, e.family, e.link, aux, eta, terms) - penalty
-        value += log_prior(e.mean, e.precision, shift)
-        log_weights[draw] = value - at_mode - 0.5 * left + 0.5 * square
 
 
 @dataclass(frozen=True)
@@ -276,16 +116,9 @@ class LaplaceDensity:
         LaplaceState
         """
         size = self.coordinates.size
-        own = self.kernel.new_state()
-        family, link = self.kernel.codes
         return new_laplace_state(
-            self.kernel.cells,
-            with_blocks(self.kernel.structure, own.block_values),
-            own,
+            self.kernel,
             self.coordinates.plan,
-            family,
-            link,
-            self.kernel.n_aux,
             self.mean,
             self.precision,
             self.constant,
@@ -599,7 +432,7 @@ def conditional_draws(
     kernel = density.kernel
     p, q = kernel.p, kernel.analysis.n_columns
     white, flat = np.empty((len(points), p)), np.empty((len(points), q))
-    logs = np.empty(len(points))
+    exact, approximate = np.empty(len(points)), np.empty(len(points))
     starts = range(0, len(points), CHUNK)
     streams = np.random.SeedSequence([seed, 1]).spawn(len(starts))
 
@@ -609,7 +442,7 @@ def conditional_draws(
         count = part.stop - start
         draw_given(
             density.state(), points[part], rng.standard_normal((count, p)), rng.standard_normal((count, q)),
-            white[part], flat[part], logs[part],
+            white[part], flat[part], exact[part], approximate[part],
         )  # fmt: skip
 
     with one_blas_thread(cores > 1), ThreadPoolExecutor(max_workers=cores) as pool:
@@ -621,6 +454,7 @@ def conditional_draws(
             density.design.factors, kernel.analysis.first_row, kernel.layout.n_effects, strict=True
         )
     }
+    logs = exact - approximate
     log_weights = np.where(np.isfinite(logs), logs, -np.inf).reshape(chains, draws)
     return beta.reshape(chains, draws, p), effects, log_weights
 

@@ -15,89 +15,101 @@ sampled vector, the same for every model: nothing is compiled per model.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, log, pi
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
-from numba.experimental import structref
+from numba.core import types
 
-from bayeslmm.bayes.coordinates import Coordinates, coordinates, pull, unpack
+from bayeslmm.bayes.coordinates import PLAN, Coordinates, coordinates, plan_words, pull, unpack
 from bayeslmm.bayes.priors import Priors, has_intercept
 from bayeslmm.bayes.residual_part import ResidualPart, ResidualState
-from bayeslmm.likelihood._compiled import address_of, compiled
-from bayeslmm.likelihood.cholesky import factorise, pull_back, reduce_products, solve_other_half
-from bayeslmm.likelihood.lmm import LmmKernel, small_cholesky, small_inverse_root
+from bayeslmm.likelihood._compiled import address_of, c_entry, internal
+from bayeslmm.likelihood.factor import factorise, pull_back, reduce_products, solve_other_half
+from bayeslmm.likelihood.handle import SIZE, STRUCTURE, WORKSPACE, engine_handle
+from bayeslmm.likelihood.lmm import LmmKernel
+from bayeslmm.likelihood.record import Fields, record_at
 from bayeslmm.likelihood.residual import ResidualKernel, ResidualRows
+from bayeslmm.likelihood.small import fill, small_cholesky, small_inverse_root
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.formula.design import Design
+    from bayeslmm.likelihood.numeric import Workspace
+    from bayeslmm.likelihood.symbolic import Structure
 
 
-@structref.register
-class StateType(types.StructRef):
-    """Numba's type of `State`."""
-
-    def preprocess_fields(self, fields: Any) -> Any:
-        """Forget literal values, so that all models share one compiled function."""
-        return tuple((name, types.unliteral(kind)) for name, kind in fields)
-
-
-class State(structref.StructRefProxy):
-    """All that the compiled log posterior reads, handed over as one pointer; one per thread."""
-
-    def __new__(cls, *fields: Any) -> Any:
-        """Make the record in compiled code."""
-        return structref.StructRefProxy.__new__(cls, *fields)
-
-
-FIELDS = (
-    "structure",
-    "work",
-    "rhs",
-    "gram",
-    "plan",
-    "V",
-    "W_sampled",
-    "origin",
-    "prior_mean",
-    "prior_precision",
-    "constant",
-    "n_rows",
-    "centre",
-    "spread",
+POSTERIOR = Fields(
+    "Posterior",
+    "operation:int n_rows:int constant:float rhs:f2 gram:f2 V:f2 W_sampled:f2 origin:f1 prior_mean:f1 "
+    "prior_precision:f1 centre:f1 spread:f2 w:f1 x:f1 by_x:f1 slope:f1 flat:f1 by_flat:f1 scales:f1 sampled:f1 "
+    "by_sampled:f1 Q:f2 QV:f2 Qv:f1 mixing:f2 direction:f1 mean:f1 root:f2 inverse:f2 h:f1 half:f1 u:f2 "
+    "points:f2 coefficient_noise:f2 effect_noise:f2 gamma:f2 effects:f2 values:f1",
+    SIZE + PLAN.end,
+    {"structure": (STRUCTURE, 0), "work": (WORKSPACE, 0), "plan": (PLAN, SIZE)},
 )
-structref.define_proxy(State, StateType, list(FIELDS))
+"""All that the compiled log posterior reads and writes, after the handle of the factor and the plan."""
+posterior_at = record_at(POSTERIOR)
+EVALUATE, WHITENED, DRAW = range(3)
 
 
-@compiled
-def new_state(  # type: ignore[no-untyped-def]
-    structure,
-    work,
-    rhs,
-    gram,
-    plan,
-    V,
-    W_sampled,
-    origin,
-    prior_mean,
-    prior_precision,
-    constant,
-    n_rows,
-    centre,
-    spread,
-):
-    """Make a `State`; the compiled constructor is cached on disk."""
-    return State(
-        structure, work, rhs, gram, plan, V, W_sampled, origin, prior_mean, prior_precision, constant, n_rows, centre,
-        spread,
-    )  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class State:
+    """The memory of one thread.
+
+    Parameters
+    ----------
+    words : ndarray
+        What compiled code is given.
+    arrays : dict of str to ndarray
+        The arrays whose addresses stand there, by field.
+    kept : tuple
+        Arrays of structure, workspace and plan, which live as long as the words.
+    """
+
+    words: NDArray[np.int64]
+    arrays: dict[str, NDArray[np.float64]]
+    kept: tuple[Any, ...]
+
+    def run(self, operation: int) -> float:
+        """Let compiled code do one operation; other threads run meanwhile."""
+        POSTERIOR.write(self.words, "operation", operation)
+        return float(_posterior_function()(self.words.ctypes.data))
 
 
-@compiled
+def new_state(
+    structure: Structure,
+    work: Workspace,
+    fields: tuple[Any, ...],
+    centre: NDArray[np.float64],
+    spread: NDArray[np.float64],
+) -> State:
+    """Return a state of its own for one thread; `fields` are those of a `LogPosterior`."""
+    rhs, gram, plan, V, W_sampled, origin, prior_mean, prior_precision, constant, n_rows = fields
+    (size, r), d, q, s = V.shape, len(centre), len(rhs), len(plan.sampled)
+    n_flat = int(plan.terms.template_start[-1] + plan.terms.factor_k[-1] ** 2)
+    shapes: dict[str, int | tuple[int, ...]] = {
+        "w": d, "x": d, "by_x": d, "slope": d, "flat": n_flat, "by_flat": n_flat, "scales": len(plan.scale_at),
+        "sampled": s, "by_sampled": s, "Q": (size, size), "QV": (size, r), "Qv": size, "mixing": (size, r + 1),
+        "direction": size, "mean": r, "root": (r, r), "inverse": (r, r), "h": r, "half": r, "u": (q, 1),
+        "points": (0, d), "coefficient_noise": (0, r), "effect_noise": (0, q), "gamma": (0, r), "effects": (0, q),
+        "values": 0,
+    }  # fmt: skip
+    given = {"rhs": rhs, "gram": gram, "V": V, "W_sampled": W_sampled, "origin": origin, "prior_mean": prior_mean,
+             "prior_precision": prior_precision, "centre": centre, "spread": spread}  # fmt: skip
+    arrays = {**given, **{name: np.empty(shape) for name, shape in shapes.items()}}
+    numbers = {"operation": 0, "n_rows": n_rows, "constant": constant}
+    plan_part, scratch = plan_words(plan)
+    own = POSTERIOR.words([*numbers.values(), *(arrays[name] for name in POSTERIOR.kinds if name in arrays)])
+    words = np.concatenate([engine_handle(structure, work), plan_part, own])
+    return State(words, arrays, (structure, work, plan, scratch))
+
+
+@internal
 def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # type: ignore[no-untyped-def]
     """Return log p(y | Lambda, sigma, sampled coefficients); `Q` (lower triangle filled) is made symmetric.
 
@@ -114,8 +126,9 @@ def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # t
         for j in range(sampled.size):
             total -= e.W_sampled[i, j] * (sampled[j] - e.origin[j])
         direction[i] = total
-    QV = np.zeros((size, r))
-    Qv = np.zeros(size)
+    QV, Qv, h, half, inverse = e.QV, e.Qv, e.h, e.half, e.inverse
+    fill(QV, 0.0)
+    fill(Qv, 0.0)
     for i in range(size):
         for l in range(size):
             Qv[i] += Q[i, l] * direction[l]
@@ -125,7 +138,6 @@ def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # t
     for i in range(size):
         quadratic += direction[i] * Qv[i]
     quadratic *= precision
-    h = np.empty(r)
     for a in range(r):
         h[a] = e.prior_precision[a] * e.prior_mean[a]
         quadratic += h[a] * e.prior_mean[a]
@@ -137,10 +149,9 @@ def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # t
                 total += precision * e.V[i, a] * QV[i, b]
             root[a, b] = total
     small_cholesky(address_of(root), r)
-    inverse = np.empty((r, r))
     small_inverse_root(address_of(root), address_of(inverse), r)
     value = e.constant - e.n_rows * log(sigma) - 0.5 * log_det
-    half = np.zeros(r)
+    fill(half, 0.0)
     for a in range(r):
         value -= log(root[a, a])
         for b in range(a + 1):
@@ -162,31 +173,26 @@ def evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root):  # t
     return value - 0.5 * quadratic
 
 
-@compiled
-def log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
+@internal
+def value_at(e, x, gradient):  # type: ignore[no-untyped-def]
     """Return the log posterior of the sampled vector; fill its `gradient`. -inf where numbers overflow."""
-    gradient[:] = 0.0
-    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
-    scales = np.empty(e.plan.scale_at.size)
-    sampled = np.empty(e.plan.sampled.size)
+    fill(gradient, 0.0)
+    flat, scales, sampled, Q, mixing = e.flat, e.scales, e.sampled, e.Q, e.mixing
     prior = unpack(e.plan, x, flat, scales, sampled)
     sigma = scales[scales.size - 1]
     if not (prior > -inf and prior < inf and sigma > 1e-150 and sigma < 1e150):
         return -inf
     size, r = e.V.shape
-    Q = np.empty((size, size))
-    mixing, direction = np.empty((size, r + 1)), np.empty(size)
-    mean, root = np.empty(r), np.empty((r, r))
-    log_det = factorise(e.structure, e.work, flat)
-    reduce_products(e.structure, e.work, flat, e.rhs, e.gram, Q)
-    value = prior + evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root)
+    log_det = factorise(e.work, flat)
+    reduce_products(e.work, flat, e.rhs, e.gram, Q)
+    value = prior + evidence(e, sigma, sampled, log_det, Q, mixing, e.direction, e.mean, e.root)
     if not (value > -inf and value < inf):
         return -inf
     precision = 1.0 / (sigma * sigma)
-    by_flat = np.empty(flat.size)
-    pull_back(e.structure, e.work, flat, e.rhs, mixing, -0.5, -0.5 * precision, by_flat)
+    by_flat, by_sampled = e.by_flat, e.by_sampled
+    pull_back(e.work, flat, e.rhs, mixing, -0.5, -0.5 * precision, by_flat)
     trace = 0.0
-    by_sampled = np.zeros(sampled.size)
+    fill(by_sampled, 0.0)
     for i in range(size):
         for c in range(r + 1):
             total = 0.0
@@ -200,48 +206,43 @@ def log_posterior(e, x, gradient):  # type: ignore[no-untyped-def]
     pull(e.plan, x, scales, by_flat, by_sigma, by_sampled, gradient)
     for i in range(x.size):
         if not (gradient[i] > -inf and gradient[i] < inf):
-            gradient[:] = 0.0
+            fill(gradient, 0.0)
             return -inf
     return value
 
 
-@compiled
-def whitened_log_posterior(e, w):  # type: ignore[no-untyped-def]
-    """Return the log posterior and its gradient in coordinates w, x = centre + spread w."""
+@internal
+def whitened_value(e, w, gradient):  # type: ignore[no-untyped-def]
+    """Return the log posterior in coordinates w, x = centre + spread w; fill its gradient."""
     d = w.size
-    x, by_x, gradient = np.empty(d), np.empty(d), np.zeros(d)
+    x, by_x = e.x, e.by_x
+    fill(gradient, 0.0)
     for i in range(d):
         total = e.centre[i]
         for j in range(d):
             total += e.spread[i, j] * w[j]
         x[i] = total
-    value = log_posterior(e, x, by_x)
+    value = value_at(e, x, by_x)
     for i in range(d):
         for j in range(d):
             gradient[j] += e.spread[i, j] * by_x[i]
-    return value, gradient
+    return value
 
 
-@compiled
-def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, values):  # type: ignore[no-untyped-def]
-    """Draw coefficients and group effects from their exact conditional at each of the `points` (S, d).
-
-    Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order,
-    from standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
-    """
+@internal
+def draw_at_points(e):  # type: ignore[no-untyped-def]
+    """Do `draw_effects`."""
+    points, coefficient_noise, effect_noise = e.points, e.coefficient_noise, e.effect_noise
+    gamma, effects, values = e.gamma, e.effects, e.values
     size, r = e.V.shape
     q = e.rhs.shape[0]
-    flat = np.empty(e.plan.terms.template_start[-1] + e.plan.terms.factor_k[-1] ** 2)
-    scales = np.empty(e.plan.scale_at.size)
-    sampled = np.empty(e.plan.sampled.size)
-    Q, mixing, direction = np.empty((size, size)), np.empty((size, r + 1)), np.empty(size)
-    mean, root, inverse = np.empty(r), np.empty((r, r)), np.empty((r, r))
-    u = np.empty((q, 1))
+    flat, scales, sampled, Q, mixing = e.flat, e.scales, e.sampled, e.Q, e.mixing
+    direction, mean, root, inverse, u = e.direction, e.mean, e.root, e.inverse, e.u
     for draw in range(points.shape[0]):
         prior = unpack(e.plan, points[draw], flat, scales, sampled)
         sigma = scales[scales.size - 1]
-        log_det = factorise(e.structure, e.work, flat)
-        reduce_products(e.structure, e.work, flat, e.rhs, e.gram, Q)
+        log_det = factorise(e.work, flat)
+        reduce_products(e.work, flat, e.rhs, e.gram, Q)
         value = prior + evidence(e, sigma, sampled, log_det, Q, mixing, direction, mean, root)
         values[draw] = value if value > -inf and value < inf else -inf
         small_inverse_root(address_of(root), address_of(inverse), r)
@@ -258,7 +259,7 @@ def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, val
             for i in range(size):
                 total += e.work.half[row, i] * direction[i]
             u[row, 0] = total
-        solve_other_half(e.structure, e.work, u)
+        solve_other_half(e.work, u)
         for node in range(e.structure.node_factor.size):
             f = e.structure.node_factor[node]
             k, base, own = e.structure.factor_k[f], e.structure.template_start[f], e.structure.offset[node]
@@ -267,6 +268,60 @@ def draw_effects(e, points, coefficient_noise, effect_noise, gamma, effects, val
                 for j in range(i + 1):
                     total += flat[base + i * k + j] * u[own + j, 0]
                 effects[draw, own + i] = total
+
+
+def posterior(address):  # type: ignore[no-untyped-def]
+    """Do what the record at `address` asks for: the C function of the log posterior."""
+    e = posterior_at(address)
+    if e.operation == EVALUATE:
+        return value_at(e, e.x, e.slope)
+    if e.operation == WHITENED:
+        return whitened_value(e, e.w, e.slope)
+    draw_at_points(e)
+    return 0.0
+
+
+@lru_cache(maxsize=1)
+def _posterior_function() -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(posterior, types.float64(types.int64)))
+
+
+def log_posterior(state: State, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
+    """Return the log posterior of the sampled vector (d,); fill its `gradient`. -inf where numbers overflow."""
+    state.arrays["x"][:] = x
+    value = state.run(EVALUATE)
+    gradient[:] = state.arrays["slope"]
+    return value
+
+
+def whitened_log_posterior(state: State, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the log posterior and its gradient (d,) in coordinates w, x = centre + spread w."""
+    state.arrays["w"][:] = w
+    value = state.run(WHITENED)
+    return value, state.arrays["slope"].copy()
+
+
+def draw_effects(
+    state: State,
+    points: NDArray[np.float64],
+    coefficient_noise: NDArray[np.float64],
+    effect_noise: NDArray[np.float64],
+    gamma: NDArray[np.float64],
+    effects: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> None:
+    """Draw coefficients and group effects from their exact conditional at each of the `points` (S, d).
+
+    Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order,
+    from standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
+    """
+    given = {
+        "points": points, "coefficient_noise": coefficient_noise, "effect_noise": effect_noise, "gamma": gamma,
+        "effects": effects, "values": values,
+    }  # fmt: skip
+    for field, array in given.items():
+        POSTERIOR.write(state.words, field, array)
+    state.run(DRAW)
 
 
 @dataclass(frozen=True)
@@ -341,11 +396,11 @@ class LogPosterior:
         spread = np.eye(self.size) if spread is None else np.ascontiguousarray(spread)
         work = self.kernel.new_workspace()
         if self.residual is None:
-            return new_state(self.kernel.analysis.structure, work, *self.fields, centre, spread)
+            return new_state(self.kernel.analysis.structure, work, self.fields, centre, spread)
         moved = self.residual.arrays()
         d = self.coordinates.size
         structure = self.kernel.analysis.structure._replace(block_values=moved.blocks)
-        inner = new_state(structure, work, moved.rhs, moved.gram, *self.fields[2:], np.zeros(d), np.eye(d))
+        inner = new_state(structure, work, (moved.rhs, moved.gram, *self.fields[2:]), np.zeros(d), np.eye(d))
         return ResidualState(inner, moved, centre, spread)
 
     def evaluate(self, state: Any, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:

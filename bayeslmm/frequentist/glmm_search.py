@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from bayeslmm.errors import FitError
 from bayeslmm.frequentist.optimize import Control, canonical, is_singular
 from bayeslmm.likelihood.descent import Descent, Objective, bfgs
-from bayeslmm.likelihood.laplace import TIGHT, Approximation, LaplaceKernel, laplace, start_aux
-from bayeslmm.likelihood.pirls import JOINT, with_blocks
+from bayeslmm.likelihood.laplace import BLOCKS, LAPLACE, TIGHT, Approximation, LaplaceKernel, run, start_aux
+from bayeslmm.likelihood.pirls import JOINT
 from bayeslmm.likelihood.quadrature import adaptive_loglik
-from bayeslmm.likelihood.rows import fill_blocks
 from bayeslmm.likelihood.search import Space, fill_space, from_theta, lift, new_space, pull_theta, to_theta
 
 Floats = NDArray[np.float64]
@@ -185,9 +184,10 @@ def _start(kernel: LaplaceKernel, control: Control) -> tuple[Problem, Floats, Fl
     aux = start_aux(kernel)
     base = kernel.evaluate(np.zeros(layout.n_theta), None, aux, gradient=False)
     penalised = None if np.isfinite(base.value) else _penalised_coefficients(kernel, aux)
-    fill_blocks(kernel.cells, np.maximum(state.terms[2], 1e-8), state.block_values)
+    np.maximum(state.terms[2], 1e-8, out=state.terms[2])
+    run(state, BLOCKS)
     space = new_space(layout)
-    fill_space(with_blocks(kernel.structure, state.block_values), layout.arrays, space)
+    fill_space(state.structure, layout.arrays, space)
     problem = Problem(kernel, space, layout.n_theta)
     x = np.zeros(layout.n_theta)
     if control.start is not None:
@@ -211,10 +211,11 @@ def _penalised_coefficients(kernel: LaplaceKernel, aux: Floats) -> Floats:
     zero = np.zeros(kernel.layout.n_theta)
     family, link = kernel.codes
     flat = kernel.layout.flat_templates(zero)
-    value = laplace(
-        kernel.cells, with_blocks(kernel.structure, state.block_values), state, family, link, flat, aux, JOINT,
-        np.zeros(kernel.p), WEAK_PRECISION * np.eye(kernel.p), TIGHT, False, np.zeros_like(flat), np.zeros(kernel.p),
-        np.zeros(kernel.n_aux),
+    mean, precision = np.zeros(kernel.p), WEAK_PRECISION * np.eye(kernel.p)
+    slope = np.zeros_like(flat), np.zeros(kernel.p), np.zeros(kernel.n_aux)
+    value = run(
+        state, LAPLACE, family=family, link=link, templates=flat, aux=aux, joint=JOINT, mean=mean, precision=precision,
+        tolerance=TIGHT, gradients=False, by_template=slope[0], by_beta=slope[1], by_aux=slope[2],
     )  # fmt: skip
     beta = state.beta[:, 0].copy()
     if not (np.isfinite(value) and np.isfinite(kernel.evaluate(zero, beta, aux, gradient=False).value)):

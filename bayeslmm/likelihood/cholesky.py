@@ -1,120 +1,60 @@
-"""A = Lambda' Z'Z Lambda + I = L L': factor, solves, selected inverse and gradient, callable from compiled code.
+"""A = Lambda' Z'Z Lambda + I = L L' from Python: solves, selected inverse and gradient with a factor that is there.
 
-Every function takes the symbolic `Structure` (shared, read only) and a `Workspace` (one per thread). None of them
-raises: a matrix that cannot be factored gives a log determinant that is not a number.
-
-The loops themselves (`bayeslmm.likelihood.numeric`) are a lot of code. They are compiled once, as one C function, and
-reached through its address in the structure: a caller (criterion, evidence, optimiser, sampler) links only the few
-lines here, so that it compiles in a second instead of ten.
+Every function takes the symbolic `Structure` (shared, read only) and a `Workspace` (one per thread), and lets the
+engine do the work; `bayeslmm.likelihood.factor` is the same for compiled code.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
 
-from bayeslmm.likelihood._compiled import compiled, step
-from bayeslmm.likelihood.handle import ARGUMENTS, FULL, HALF, call, engine_of, pack, set_matrix, set_vector
-from bayeslmm.likelihood.numeric import Workspace, new_workspace
+import numpy as np
+from numpy.typing import NDArray
+
+from bayeslmm.likelihood.engine import engine_function
+from bayeslmm.likelihood.handle import engine_handle, set_argument
+from bayeslmm.likelihood.numeric import Workspace
 from bayeslmm.likelihood.operations import (
-    FACTORISE,
     FACTORS,
     GATHER,
-    GRAM,
     INVERT,
     MIX,
     MIXING,
     OUT,
     RHS,
-    ROOT,
     SOLVE_HALF,
     SOLVE_OTHER_HALF,
-    SPREAD,
     TEMPLATES,
     B,
 )
+from bayeslmm.likelihood.symbolic import Structure
 
-__all__ = [
-    "Workspace",
-    "factorise",
-    "invert",
-    "new_workspace",
-    "pull_back",
-    "reduce_products",
-    "solve_half",
-    "solve_other_half",
-]
+Floats = NDArray[np.float64]
 
 
-@step
-def run(handle, operation):  # type: ignore[no-untyped-def]
-    """Let the factorisation do one operation on a handle."""
-    handle[0] = operation
-    return call(engine_of(handle), handle)
+def _run(s: Structure, w: Workspace, arguments: Mapping[int, Floats], *operations: int) -> None:
+    """Let the engine do operations, one after the other, with the same arguments."""
+    handle = engine_handle(s, w)
+    for argument, array in arguments.items():
+        if array.dtype != np.float64 or not array.flags.c_contiguous:
+            raise TypeError("the factorisation takes C-ordered arrays of float64")
+        set_argument(handle, argument, array)
+    for operation in operations:
+        handle[0] = operation
+        engine_function()(handle.ctypes.data)
 
 
-@step
-def reduce_with(handle):  # type: ignore[no-untyped-def]
-    """Do `reduce_products` on a handle that holds its arguments, gram as B."""
-    run(handle, SPREAD)
-    gram, rows, columns = handle[ARGUMENTS + 3 * B], handle[ARGUMENTS + 3 * B + 1], handle[ARGUMENTS + 3 * B + 2]
-    aim(handle, handle[HALF], handle[HALF + 1], handle[HALF + 2])
-    run(handle, SOLVE_HALF)
-    aim(handle, gram, rows, columns)
-    run(handle, GRAM)
+def solve_half(s: Structure, w: Workspace, b: Floats) -> None:
+    """Overwrite `b` (q, r), C-ordered, by the solution of L x = b; the factor is in the workspace."""
+    _run(s, w, {B: b}, SOLVE_HALF)
 
 
-@step
-def pull_back_with(handle):  # type: ignore[no-untyped-def]
-    """Do `pull_back` on a handle that holds its arguments."""
-    run(handle, MIX)
-    aim(handle, handle[FULL], handle[HALF + 1], handle[ARGUMENTS + 3 * MIXING + 2])
-    run(handle, SOLVE_OTHER_HALF)
-    run(handle, INVERT)
-    run(handle, GATHER)
+def solve_other_half(s: Structure, w: Workspace, b: Floats) -> None:
+    """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b; the factor is in the workspace."""
+    _run(s, w, {B: b}, SOLVE_OTHER_HALF)
 
 
-@step
-def aim(handle, address, rows, columns):  # type: ignore[no-untyped-def]
-    """Make the matrix at `address` the argument B."""
-    handle[ARGUMENTS + 3 * B] = address
-    handle[ARGUMENTS + 3 * B + 1] = rows
-    handle[ARGUMENTS + 3 * B + 2] = columns
-
-
-@compiled
-def factorise(s, w, templates):  # type: ignore[no-untyped-def]
-    """Factor A in the workspace; return log|A|, not a number when A is not positive definite in floating point.
-
-    Parameters
-    ----------
-    s : Structure
-    w : Workspace
-    templates : float64
-        Lambda of each factor, (K, K) in C order, one after the other.
-    """
-    handle = pack(s, w)
-    set_vector(handle, TEMPLATES, templates)
-    return run(handle, FACTORISE)
-
-
-@compiled
-def solve_half(s, w, b):  # type: ignore[no-untyped-def]
-    """Overwrite `b` (q, r), C-ordered, by the solution of L x = b; `factorise` has been called."""
-    handle = pack(s, w)
-    set_matrix(handle, B, b)
-    run(handle, SOLVE_HALF)
-
-
-@compiled
-def solve_other_half(s, w, b):  # type: ignore[no-untyped-def]
-    """Overwrite `b` (q, r), C-ordered, by the solution of L' x = b; `factorise` has been called."""
-    handle = pack(s, w)
-    set_matrix(handle, B, b)
-    run(handle, SOLVE_OTHER_HALF)
-
-
-@compiled
-def invert(s, w):  # type: ignore[no-untyped-def]
+def invert(s: Structure, w: Workspace) -> None:
     """Fill the entries of A^-1 on the pattern of L; the factor is overwritten.
 
     Diagonal blocks are complete; the tail has its lower triangle.
@@ -123,46 +63,25 @@ def invert(s, w):  # type: ignore[no-untyped-def]
     ----------
     Takahashi, Fagan & Chin (1973), Formation of a sparse bus impedance matrix; Erisman & Tinney (1975), *CACM* 18(3).
     """
-    run(pack(s, w), INVERT)
+    _run(s, w, {}, INVERT)
 
 
-@compiled
-def reduce_products(s, w, templates, rhs, gram, out):  # type: ignore[no-untyped-def]
-    """Fill the lower triangle of `out` with Q = [X y]' V0^-1 [X y] = gram - half' half; `factorise` has been called.
-
-    Parameters
-    ----------
-    s : Structure
-    w : Workspace
-        Its `half` is filled: L^-1 Lambda' rhs.
-    templates : float64
-        As for `factorise`.
-    rhs : (q, p + 1)
-        Z'[X y].
-    gram, out : (p + 1, p + 1)
-        [X y]'[X y], and the result.
-    """
-    handle = pack(s, w)
-    set_vector(handle, TEMPLATES, templates)
-    set_matrix(handle, RHS, rhs)
-    set_matrix(handle, B, gram)
-    set_matrix(handle, ROOT, out)
-    reduce_with(handle)
-
-
-@compiled
-def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore[no-untyped-def]
+def pull_back(
+    s: Structure, w: Workspace, templates: Floats, rhs: Floats, mixing: Floats, weight: float, scale: float, out: Floats
+) -> None:
     """Fill `out` with the gradient of `weight log|A| + scale tr(F' Q F)` in the templates.
 
-    `reduce_products` was called; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
+    The products were reduced; the factor is overwritten by the selected inverse. With S = A^-1, B = S Lambda' W F
     and R = W F - Z'Z Lambda B, the two parts are 2 Z'Z Lambda S and -2 R B', each only where Lambda has entries.
 
     Parameters
     ----------
     s : Structure
     w : Workspace
-    templates, rhs
-        As for `reduce_products`.
+    templates : float64
+        Lambda of each factor, (K, K) in C order, one after the other.
+    rhs : (q, p + 1)
+        W = Z'[X y].
     mixing : (p + 1, any)
         F: with `scale F F'` the derivative of a criterion in Q.
     weight, scale : float
@@ -170,13 +89,7 @@ def pull_back(s, w, templates, rhs, mixing, weight, scale, out):  # type: ignore
     out : float64
         Shaped as `templates`.
     """
-    factors = np.empty(2)
-    factors[0], factors[1] = weight, scale
-    handle = pack(s, w)
-    set_vector(handle, TEMPLATES, templates)
-    set_matrix(handle, RHS, rhs)
-    set_matrix(handle, MIXING, mixing)
-    set_vector(handle, FACTORS, factors)
-    set_vector(handle, OUT, out)
-    pull_back_with(handle)
-    factors[0] = 0.0  # keeps the array alive until here
+    q, rank = len(w.place), mixing.shape[1]
+    full = w.full[: q * rank].reshape(q, rank)
+    arguments = {TEMPLATES: templates, RHS: rhs, MIXING: mixing, OUT: out, FACTORS: np.array([weight, scale]), B: full}
+    _run(s, w, arguments, MIX, SOLVE_OTHER_HALF, INVERT, GATHER)

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood.cholesky import invert, solve_half, solve_other_half
-from bayeslmm.likelihood.laplace import LaplaceKernel, gather_inverse
-from bayeslmm.likelihood.pirls import State, times_lambda_transposed, with_blocks
-from bayeslmm.likelihood.rows import weighted_columns
+from bayeslmm.likelihood.cholesky import solve_half, solve_other_half
+from bayeslmm.likelihood.laplace import BORDER, INVERSE, LaplaceKernel, run
+from bayeslmm.likelihood.pirls import State
 
 Floats = NDArray[np.float64]
 NUMBERS_AT_ONCE = 2_000_000
@@ -65,24 +64,13 @@ class Conditional:
     @cached_property
     def border(self) -> Floats:
         """Minus the derivative of u_hat in the coefficients of the columns as given (q, p)."""
-        kernel, state = self.kernel, self.state
-        out = np.zeros((kernel.analysis.n_columns, kernel.p))
-        s = with_blocks(kernel.structure, state.block_values)
-        weighted_columns(kernel.cells, s, state.terms[2], out)
-        times_lambda_transposed(s, kernel.layout.flat_templates(self.theta), out)
-        solve_half(s, state.work, out)
-        solve_other_half(s, state.work, out)
-        return out @ kernel.R0
+        run(self.state, BORDER, templates=self.kernel.layout.flat_templates(self.theta))
+        return np.asarray(self.state.border @ self.kernel.R0)
 
     @cached_property
     def _inverse_blocks(self) -> Floats:
-        kernel, state = self.kernel, self.state
-        s = with_blocks(kernel.structure, state.block_values)
-        state.inverse_work.head[:] = state.work.head
-        state.inverse_work.tail[:] = state.work.tail
-        invert(s, state.inverse_work)
-        gather_inverse(s, state.inverse_work, state.inverse_values)
-        return state.inverse_values.copy()
+        run(self.state, INVERSE)
+        return self.state.inverse_values.copy()
 
     def conditional_cov(self, factor: int) -> Floats:
         """Return the covariance of the effects of each level given the coefficients.

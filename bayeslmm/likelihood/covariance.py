@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bayeslmm.likelihood._compiled import compiled, internal, step
+from bayeslmm.likelihood._compiled import internal, step
+from bayeslmm.likelihood.small import fill
 
 KINDS = ("us", "diag", "cs", "ar1")
 _US, _DIAG, _CS, _AR1 = range(4)
@@ -69,11 +70,11 @@ class Space(NamedTuple):
     inverse_roots: NDArray[np.float64]
 
 
-@compiled
+@internal
 def correlation_root(kind, rho, root, slope):  # type: ignore[no-untyped-def]
     """Fill the Cholesky root of a cs or ar1 correlation matrix (k, k) and its derivative in `rho`."""
-    root[:, :] = 0.0
-    slope[:, :] = 0.0
+    fill(root, 0.0)
+    fill(slope, 0.0)
     used, used_slope = 0.0, 0.0
     for j in range(root.shape[0]):
         head, head_slope, below, below_slope = root_column(kind, rho, j, used, used_slope)

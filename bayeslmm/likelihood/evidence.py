@@ -8,9 +8,9 @@ With beta ~ N(m, S), or a flat prior, and sigma a parameter in its own right, Q 
     d/dQ     = - (v v' + P^-1) / (2 sigma^2),   v = (-beta~, 1)
 
 and after sampling, beta and the group effects are drawn from their exact joint distribution given the rest. A sampler's
-compiled log density does the same steps through `bayeslmm.likelihood.cholesky`: `factorise(s, w, templates)`,
-`reduce_products(s, w, templates, rhs, gram, Q)`, then `pull_back(s, w, templates, rhs, F, -1/2, -1/(2 sigma^2), out)`
-with F F' = v v' + P^-1.
+compiled log density does the same steps through `bayeslmm.likelihood.factor`: `factorise(w, templates)`,
+`reduce_products(w, templates, rhs, gram, Q)`, then `pull_back(w, templates, rhs, F, -1/2, -1/(2 sigma^2), out)` with
+F F' = v v' + P^-1.
 """
 
 from __future__ import annotations

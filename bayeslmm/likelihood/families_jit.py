@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import compiled, internal
 
 FAMILY_CODES = {
     "bernoulli": 0,
@@ -51,7 +51,7 @@ _NAN = math.nan
 _INF = math.inf
 
 
-@compiled
+@internal
 def erfcx(x):  # type: ignore[no-untyped-def]
     """Return exp(x²) erfc(x); by its continued fraction where erfc underflows."""
     if x < 6.0:
@@ -62,7 +62,7 @@ def erfcx(x):  # type: ignore[no-untyped-def]
     return 1.0 / (_ROOT_PI * (x + tail))
 
 
-@compiled
+@internal
 def polygamma_012(x):  # type: ignore[no-untyped-def]
     """Return digamma, trigamma and tetragamma of x > 0: recurrence up to 12, then the asymptotic series."""
     first, second, third = 0.0, 0.0, 0.0
@@ -80,7 +80,7 @@ def polygamma_012(x):  # type: ignore[no-untyped-def]
     return first, second, third
 
 
-@compiled
+@internal
 def log_cdf(link, x):  # type: ignore[no-untyped-def]
     """Return log F(x) and its first three derivatives."""
     if link == _LOGIT:
@@ -118,7 +118,7 @@ def log_cdf(link, x):  # type: ignore[no-untyped-def]
     return math.log(cdf), r, second, second * (slope - r) + r * (curve - second)
 
 
-@compiled
+@internal
 def log_survival(link, x):  # type: ignore[no-untyped-def]
     """Return log(1 - F(x)) and its first three derivatives."""
     if link == _CLOGLOG:
@@ -128,7 +128,7 @@ def log_survival(link, x):  # type: ignore[no-untyped-def]
     return value, -first, second, -third
 
 
-@compiled
+@internal
 def log_density(link, x):  # type: ignore[no-untyped-def]
     """Return log f(x), f'/f and its derivative, for f the density of F."""
     if link == _LOGIT:
@@ -144,7 +144,7 @@ def log_density(link, x):  # type: ignore[no-untyped-def]
     return -math.log(math.pi * square), -2.0 * x / square, 2.0 * (x * x - 1.0) / (square * square)
 
 
-@compiled
+@internal
 def inverse_link(link, x):  # type: ignore[no-untyped-def]
     """Return mu(eta) and its first three derivatives."""
     if link == _IDENTITY:
@@ -178,7 +178,7 @@ def inverse_link(link, x):  # type: ignore[no-untyped-def]
     return math.atan2(1.0, -x) / math.pi, f, -2.0 * x * f / square, (6.0 * x * x - 2.0) * f / (square * square)
 
 
-@compiled
+@internal
 def binomial_mean_terms(y, mu):  # type: ignore[no-untyped-def]
     """Return the log-likelihood of a proportion per trial and three derivatives in the mean."""
     if mu <= 0.0 or mu >= 1.0:
@@ -196,7 +196,7 @@ def binomial_mean_terms(y, mu):  # type: ignore[no-untyped-def]
     return value, first, second, third
 
 
-@compiled
+@internal
 def negative_binomial_value(y, mu, k):  # type: ignore[no-untyped-def]
     """Return the log-likelihood without log y!, exact also when the size k is huge (the Poisson limit)."""
     if y < 64:
@@ -208,7 +208,7 @@ def negative_binomial_value(y, mu, k):  # type: ignore[no-untyped-def]
     return rising + (y * math.log(mu) if y > 0 else 0.0) - (y + k) * math.log1p(mu / k)
 
 
-@compiled
+@internal
 def mean_terms(family, y, size, extra, mu, phi):  # type: ignore[no-untyped-def]
     """Return the log-likelihood, three derivatives in mu, and those of (value, first, second) in log phi."""
     if family == _BINOMIAL:
@@ -307,7 +307,7 @@ def mean_terms(family, y, size, extra, mu, phi):  # type: ignore[no-untyped-def]
     )
 
 
-@compiled
+@internal
 def cumulative_terms(link, category, eta, thresholds):  # type: ignore[no-untyped-def]
     """Return the terms of an ordered response: P(y <= k) = F(threshold_k - eta)."""
     k = int(category)
@@ -342,7 +342,7 @@ def cumulative_terms(link, category, eta, thresholds):  # type: ignore[no-untype
     return value, g, -second, -(q_eta_eta - p_eta_eta), p, p_eta, -p_eta_eta, -q, -q_eta, q_eta_eta
 
 
-@compiled
+@internal
 def row_terms(family, link, y, size, extra, eta, aux):  # type: ignore[no-untyped-def]
     """Return the terms of one row of unit weight.
 

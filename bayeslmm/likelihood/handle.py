@@ -15,10 +15,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import compiled, doubles, ints, longs, octets, step
+from bayeslmm.likelihood._compiled import doubles, ints, longs, octets, step
 from bayeslmm.likelihood.covariance import Space, TermArrays
 from bayeslmm.likelihood.numeric import Addresses, Workspace
 from bayeslmm.likelihood.operations import N_ARGUMENTS
+from bayeslmm.likelihood.record import Fields, where
 from bayeslmm.likelihood.symbolic import Structure
 
 HALF, FULL = 44, 47
@@ -26,6 +27,21 @@ TERMS = 65
 SPACE = TERMS + 16
 ARGUMENTS = SPACE + 8
 SIZE = ARGUMENTS + 3 * N_ARGUMENTS
+
+STRUCTURE = Fields(
+    "Structure",
+    "factor_k:l1 template_start:l1 node_factor:i1 offset:l1 row_start:l1 rows:i1 value_start:l1 tail_first:l1 "
+    "padded:u1 list_start:l1 list_column:i1 list_at:l1 block_row:i1 block_column:i1 block_start:l1 block_target:l1 "
+    "block_values:f1 engine:l1",
+    1,
+)
+"""The arrays of a `Structure` in a handle; the record's address is that of the handle."""
+WORKSPACE = Fields(
+    "Workspace",
+    "head:f1 head_inverse:f1 tail:f2 half:f2 full:f1 effects:f1 rest:f1 place:l1 panel:f2 panel_product:f2 small:f3",
+    STRUCTURE.end,
+)
+"""The arrays of a `Workspace`, likewise."""
 
 
 @intrinsic
@@ -58,6 +74,14 @@ def new_handle(structure: Structure, workspace: Workspace, terms: TermArrays, sp
     return handle
 
 
+def engine_handle(structure: Structure, workspace: Workspace) -> NDArray[np.int64]:
+    """Return a handle of what the factorisation needs."""
+    handle = np.zeros(SIZE, dtype=np.int64)
+    handle[STRUCTURE.first : STRUCTURE.end] = STRUCTURE.words(structure)
+    handle[WORKSPACE.first : WORKSPACE.end] = WORKSPACE.words(workspace)
+    return handle
+
+
 def coordinates_handle(terms: TermArrays, space: Space) -> NDArray[np.int64]:
     """Return a handle that knows the layout and the search coordinates only."""
     handle = np.zeros(SIZE, dtype=np.int64)
@@ -76,7 +100,7 @@ def set_argument(handle: NDArray[np.int64], argument: int, array: NDArray[np.flo
 def set_vector(handle, argument, array):  # type: ignore[no-untyped-def]
     """Write address and size of an argument."""
     at = ARGUMENTS + 3 * argument
-    handle[at] = array.ctypes.data
+    handle[at] = where(array)
     handle[at + 1] = array.size
 
 
@@ -84,7 +108,7 @@ def set_vector(handle, argument, array):  # type: ignore[no-untyped-def]
 def set_matrix(handle, argument, array):  # type: ignore[no-untyped-def]
     """Write address and shape of an argument."""
     at = ARGUMENTS + 3 * argument
-    handle[at] = array.ctypes.data
+    handle[at] = where(array)
     handle[at + 1] = array.shape[0]
     handle[at + 2] = array.shape[1]
 
@@ -105,42 +129,6 @@ def length(handle, which):  # type: ignore[no-untyped-def]
 def width(handle, which):  # type: ignore[no-untyped-def]
     """Return the number of columns of an argument that is a matrix."""
     return handle[ARGUMENTS + 3 * which + 2]
-
-
-@compiled
-def pack(s, w):  # type: ignore[no-untyped-def]
-    """Return a handle of structure and workspace, from compiled code."""
-    handle = np.empty(SIZE, dtype=np.int64)
-    handle[1], handle[2] = s.factor_k.ctypes.data, s.factor_k.size
-    handle[3], handle[4] = s.template_start.ctypes.data, s.template_start.size
-    handle[5], handle[6] = s.node_factor.ctypes.data, s.node_factor.size
-    handle[7], handle[8] = s.offset.ctypes.data, s.offset.size
-    handle[9], handle[10] = s.row_start.ctypes.data, s.row_start.size
-    handle[11], handle[12] = s.rows.ctypes.data, s.rows.size
-    handle[13], handle[14] = s.value_start.ctypes.data, s.value_start.size
-    handle[15], handle[16] = s.tail_first.ctypes.data, s.tail_first.size
-    handle[17], handle[18] = s.padded.ctypes.data, s.padded.size
-    handle[19], handle[20] = s.list_start.ctypes.data, s.list_start.size
-    handle[21], handle[22] = s.list_column.ctypes.data, s.list_column.size
-    handle[23], handle[24] = s.list_at.ctypes.data, s.list_at.size
-    handle[25], handle[26] = s.block_row.ctypes.data, s.block_row.size
-    handle[27], handle[28] = s.block_column.ctypes.data, s.block_column.size
-    handle[29], handle[30] = s.block_start.ctypes.data, s.block_start.size
-    handle[31], handle[32] = s.block_target.ctypes.data, s.block_target.size
-    handle[33], handle[34] = s.block_values.ctypes.data, s.block_values.size
-    handle[35], handle[36] = s.engine.ctypes.data, s.engine.size
-    handle[37], handle[38] = w.head.ctypes.data, w.head.size
-    handle[39], handle[40] = w.head_inverse.ctypes.data, w.head_inverse.size
-    handle[41], handle[42], handle[43] = w.tail.ctypes.data, w.tail.shape[0], w.tail.shape[1]
-    handle[44], handle[45], handle[46] = w.half.ctypes.data, w.half.shape[0], w.half.shape[1]
-    handle[47], handle[48] = w.full.ctypes.data, w.full.size
-    handle[49], handle[50] = w.effects.ctypes.data, w.effects.size
-    handle[51], handle[52] = w.rest.ctypes.data, w.rest.size
-    handle[53], handle[54] = w.place.ctypes.data, w.place.size
-    handle[55], handle[56], handle[57] = w.panel.ctypes.data, w.panel.shape[0], w.panel.shape[1]
-    handle[58], handle[59], handle[60] = w.panel_product.ctypes.data, w.panel_product.shape[0], w.panel_product.shape[1]
-    handle[61], handle[62], handle[63], handle[64] = w.small.ctypes.data, 3, w.small.shape[1], w.small.shape[2]
-    return handle
 
 
 @step

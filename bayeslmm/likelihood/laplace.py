@@ -23,22 +23,25 @@ TMB, *J. Stat. Softw.* 70(5).
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core import types
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
 from bayeslmm.errors import DataError, FitError
 from bayeslmm.families import LINKS, Family
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import c_entry, internal, solve_lower
 from bayeslmm.likelihood.cells import Cells, Collapsed, collapse, place, whitened
-from bayeslmm.likelihood.cholesky import invert, solve_half, solve_other_half
 from bayeslmm.likelihood.covariance import Layout
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
+from bayeslmm.likelihood.factor import factorise, invert, solve_half, solve_other_half
 from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, likelihood_constant
+from bayeslmm.likelihood.glmm_record import GLMM
 from bayeslmm.likelihood.pirls import (
     FIXED,
     JOINT,
@@ -50,17 +53,20 @@ from bayeslmm.likelihood.pirls import (
     solve_schur,
     times_lambda,
     times_lambda_transposed,
-    with_blocks,
 )
+from bayeslmm.likelihood.record import record_at, scratch_column
 from bayeslmm.likelihood.rows import (
     add_column_forms,
     add_columns,
     add_rows,
     evaluate_rows,
+    fill_blocks,
     own_parameter_gradient,
     predictor,
     quadratic_forms,
+    weighted_columns,
 )
+from bayeslmm.likelihood.small import add_to, copy_to, fill
 from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
 
 Floats = NDArray[np.float64]
@@ -68,10 +74,11 @@ TIGHT = 1e-19
 """Newton decrement at which a search for the mode ends: log|A| is then free of the start to about ten digits."""
 NOTHING = 1e-14
 """Newton decrement of a step that is not worth taking."""
+glmm_at = record_at(GLMM)
 _u = np.uint64  # an unsigned index is not tested for being negative
 
 
-@compiled
+@internal
 def gather_inverse(s, w, values):  # type: ignore[no-untyped-def]
     """Copy the selected inverse to the layout of the blocks of Z'WZ."""
     n_head = s.row_start.size - 1
@@ -91,7 +98,7 @@ def gather_inverse(s, w, values):  # type: ignore[no-untyped-def]
                     values[start + i * width + j] = w.tail[max(a, b), min(a, b)]
 
 
-@compiled
+@internal
 def divide(root, rows, out):  # type: ignore[no-untyped-def]
     """Set out = rows L'^-1, row by row, L = `root` lower triangular."""
     for i in range(rows.shape[0]):
@@ -102,7 +109,7 @@ def divide(root, rows, out):  # type: ignore[no-untyped-def]
             out[i, c] = total / root[c, c]
 
 
-@compiled
+@internal
 def prepare_border(cells, s, templates, state, template_gradient):  # type: ignore[no-untyped-def]
     """Fill tilt = B L'^-1 and reach = (C - Lambda B) L'^-1, L L' = P; add what the border gives to the gradient.
 
@@ -124,7 +131,7 @@ def prepare_border(cells, s, templates, state, template_gradient):  # type: igno
     if cells.carrier.shape[0] > 0:
         divide(state.schur, cells.carrier, state.reach)
     else:
-        state.reach[:, :] = 0.0
+        fill(state.reach, 0.0)
     for node in range(s.node_factor.size):
         f = s.node_factor[node]
         k, base, t = s.factor_k[f], s.offset[node], s.template_start[f]
@@ -135,7 +142,7 @@ def prepare_border(cells, s, templates, state, template_gradient):  # type: igno
                     state.reach[base + i, c] -= x * state.tilt[base + j, c]
 
 
-@compiled
+@internal
 def spread_inverse(cells, s, w, templates, state, joint, template_gradient):  # type: ignore[no-untyped-def]
     """Fill inverse_values with the covariance of Z'WZ's pairs of effects as rows see them.
 
@@ -212,13 +219,13 @@ def spread_inverse(cells, s, w, templates, state, joint, template_gradient):  # 
                         template_gradient[left + i * height + l] -= x * beside[l, j]
 
 
-@compiled
+@internal
 def leverages(cells, s, templates, state, joint, leverage, template_gradient):  # type: ignore[no-untyped-def]
     """Fill the leverage of each cell, and subtract d log-determinant / d Lambda / 2 from the template gradient."""
     work, inverse = state.work, state.inverse_work
-    inverse.head[:] = work.head
-    inverse.tail[:, :] = work.tail
-    invert(s, inverse)
+    copy_to(inverse.head, work.head)
+    copy_to(inverse.tail, work.tail)
+    invert(inverse)
     if joint == JOINT:
         prepare_border(cells, s, templates, state, template_gradient)
     spread_inverse(cells, s, inverse, templates, state, joint, template_gradient)
@@ -227,7 +234,7 @@ def leverages(cells, s, templates, state, joint, leverage, template_gradient):  
         add_column_forms(cells, state.schur, state.reach, leverage)
 
 
-@compiled
+@internal
 def solve_system(s, state, joint, right, right_beta):  # type: ignore[no-untyped-def]
     """Overwrite (right, right_beta) by the solution of the (bordered) system; border must be in place."""
     p = state.border.shape[1]
@@ -236,15 +243,15 @@ def solve_system(s, state, joint, right, right_beta):  # type: ignore[no-untyped
             for c in range(p):
                 right_beta[c, 0] -= state.border[i, c] * right[i, 0]
         solve_schur(state, right_beta)
-    solve_half(s, state.work, right)
-    solve_other_half(s, state.work, right)
+    solve_half(state.work, right)
+    solve_other_half(state.work, right)
     if joint != FIXED:
         for i in range(right.shape[0]):
             for c in range(p):
                 right[i, 0] -= state.border[i, c] * right_beta[c, 0]
 
 
-@compiled
+@internal
 def outer_by_factor(s, left, right, scale, template_gradient):  # type: ignore[no-untyped-def]
     """Add scale * sum over levels of left right' to the gradient in each template."""
     for node in range(s.node_factor.size):
@@ -255,7 +262,7 @@ def outer_by_factor(s, left, right, scale, template_gradient):  # type: ignore[n
                 template_gradient[t + a * k + b] += scale * left[base + a, 0] * right[base + b, 0]
 
 
-@compiled
+@internal
 def laplace(  # type: ignore[no-untyped-def]
     cells, s, state, family, link, templates, aux, joint, mean, precision, tolerance, gradients,
     template_gradient, beta_gradient, aux_gradient,
@@ -272,8 +279,8 @@ def laplace(  # type: ignore[no-untyped-def]
     total = -0.5 * log_a - (0.5 * log_p if joint == JOINT else 0.0)
     if value != value or total != total or not gradients:
         return value + total + 0.5 * decrement
-    template_gradient[:] = 0.0
-    beta_gradient[:] = 0.0
+    fill(template_gradient, 0.0)
+    fill(beta_gradient, 0.0)
     p = state.border.shape[1]
     leverage, pull, response = state.rows[0], state.rows[1], state.rows[2]
     leverages(cells, s, templates, state, joint, leverage, template_gradient)
@@ -284,7 +291,8 @@ def laplace(  # type: ignore[no-untyped-def]
     total += value
     for i in range(leverage.size):
         pull[i] = state.terms[3, i] * leverage[i]
-    delta, delta_beta = state.step, np.zeros((p, 1))
+    delta, delta_beta = state.step, scratch_column(p)
+    fill(delta_beta, 0.0)
     add_rows(cells, pull, delta)
     if joint != FIXED:
         add_columns(cells, pull, delta, delta_beta)
@@ -298,25 +306,135 @@ def laplace(  # type: ignore[no-untyped-def]
         pull[i] = state.terms[1, i] - 0.5 * (pull[i] - state.terms[2, i] * response[i])
     add_rows(cells, pull, state.trial)
     if joint == FIXED:
-        by_beta = np.zeros((p, 1))
+        by_beta = scratch_column(p)
         add_columns(cells, pull, state.trial, by_beta)
-        beta_gradient[:] = by_beta[:, 0]
+        copy_to(beta_gradient, by_beta)
     outer_by_factor(s, state.trial, state.u, 1.0, template_gradient)
     own_parameter_gradient(cells, family, link, aux, state.eta, leverage, response, aux_gradient)
     return total
 
 
-@compiled
+@internal
 def take_step(cells, s, templates, state, family, link, aux, mean, precision):  # type: ignore[no-untyped-def]
     """Take the Newton step that a search left; return the penalised log-likelihood there."""
-    state.u[:, :] += state.step
-    state.beta[:, :] += state.beta_step
+    add_to(state.u, state.step)
+    add_to(state.beta, state.beta_step)
     times_lambda(s, templates, state.u, state.b)
-    state.eta[:] += state.change
+    add_to(state.eta, state.change)
     value = evaluate_rows(cells, family, link, aux, state.eta, state.terms) + log_prior(mean, precision, state.beta)
     for i in range(state.u.shape[0]):
         value -= 0.5 * state.u[i, 0] ** 2
     return value
+
+
+@internal
+def draw(g):  # type: ignore[no-untyped-def]
+    """Draw whitened coefficients and effects from the Gaussian at the mode; return the log weight of the draw.
+
+    With f the penalised log-likelihood and z the standard normal numbers behind the draw, that is
+    f(draw) - f(mode) + z'z / 2. The Laplace log-likelihood, coefficients integrated out, goes to `found`.
+    """
+    cells, s, state = g.cells, g.structure, g.state
+    at_mode, log_a, log_p, left = conditional_mode(
+        cells, s, g.templates, state, g.family, g.link, g.aux, g.joint, g.mean, g.precision, g.tolerance
+    )
+    g.found[0] = at_mode + 0.5 * left - 0.5 * (log_a + log_p)
+    q, p = state.border.shape
+    u, shift = state.step, state.beta_step
+    square = 0.0
+    for c in range(p):
+        shift[c, 0] = g.beta_noise[c]
+        square += g.beta_noise[c] ** 2
+    if p > 0:
+        solve_lower(state.schur, shift, True)
+    for i in range(q):
+        u[i, 0] = g.noise[i]
+        square += g.noise[i] ** 2
+    solve_other_half(state.work, u)
+    penalty = 0.0
+    for i in range(q):
+        total = state.u[i, 0] + u[i, 0]
+        for c in range(p):
+            total -= state.border[i, c] * shift[c, 0]
+        u[i, 0] = total
+        penalty += 0.5 * total * total
+    for c in range(p):
+        shift[c, 0] += state.beta[c, 0]
+        g.beta_out[c] = shift[c, 0]
+    times_lambda(s, g.templates, u, state.trial)
+    for i in range(q):
+        g.effects_out[i] = state.trial[i, 0]
+    predictor(cells, state.trial, shift, True, state.effects, state.change)
+    value = evaluate_rows(cells, g.family, g.link, g.aux, state.change, state.terms) - penalty
+    value += log_prior(g.mean, g.precision, shift)
+    return value - at_mode - 0.5 * left + 0.5 * square
+
+
+def glmm(address):  # type: ignore[no-untyped-def]
+    """Do what the record at `address` asks for: the C function of generalised models."""
+    g = glmm_at(address)
+    cells, s, state = g.cells, g.structure, g.state
+    answer = 0.0
+    if g.operation == LAPLACE:
+        answer = laplace(
+            cells, s, state, g.family, g.link, g.templates, g.aux, g.joint, g.mean, g.precision, g.tolerance,
+            g.gradients, g.by_template, g.by_beta, g.by_aux,
+        )  # fmt: skip
+    elif g.operation == DRAW:
+        answer = draw(g)
+    elif g.operation == BLOCKS:
+        fill_blocks(cells, state.terms[2], state.block_values)
+    elif g.operation == BORDER:
+        weighted_columns(cells, s, state.terms[2], state.border)
+        times_lambda_transposed(s, g.templates, state.border)
+        solve_half(state.work, state.border)
+        solve_other_half(state.work, state.border)
+    elif g.operation == FACTOR:
+        answer = factorise(state.work, g.templates)
+    elif g.operation == INVERSE:
+        copy_to(state.inverse_work.head, state.work.head)
+        copy_to(state.inverse_work.tail, state.work.tail)
+        invert(state.inverse_work)
+        gather_inverse(s, state.inverse_work, state.inverse_values)
+    return answer
+
+
+LAPLACE, DRAW, BLOCKS, BORDER, FACTOR, INVERSE = range(6)
+"""Operations: value and gradient; a draw; Z'WZ; A^-1 Lambda' Z'WX; log|A|; A^-1 on the pattern of Z'WZ. The last four
+take the terms, Z'WZ and the factor as they are."""
+
+
+@lru_cache(maxsize=1)
+def glmm_address() -> int:
+    """Return the address of the compiled function, compiling or loading it on first use."""
+    return c_entry(glmm, types.float64(types.int64))
+
+
+@lru_cache(maxsize=1)
+def _glmm_function() -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(glmm_address())
+
+
+def run(state: State, operation: int, **arguments: Any) -> float:
+    """Let compiled code do an operation on a state; it lets other threads run meanwhile.
+
+    Parameters
+    ----------
+    state : State
+        Of one thread.
+    operation : int
+        One of the constants of this module.
+    **arguments
+        Fields of `bayeslmm.likelihood.glmm_record.GLMM`.
+
+    Returns
+    -------
+    float
+    """
+    for field, value in arguments.items():
+        GLMM.write(state.handle, field, value)
+    GLMM.write(state.handle, "operation", operation)
+    return float(_glmm_function()(state.handle.ctypes.data))
 
 
 class Approximation(NamedTuple):
@@ -551,9 +669,11 @@ class LaplaceKernel:
             state.beta[:, 0] = white_beta
         slope = np.zeros_like(flat), np.zeros(self.p), np.zeros(self.n_aux)
         family, link = self.codes
-        value = laplace(
-            self.cells, with_blocks(self.structure, state.block_values), state, family, link, flat,
-            np.array(aux, dtype=np.float64).reshape(-1), joint, np.zeros(0), np.zeros((0, 0)), TIGHT, gradient, *slope,
+        own, flat_prior = np.array(aux, dtype=np.float64).reshape(-1), (np.zeros(0), np.zeros((0, 0)))
+        value = run(
+            state, LAPLACE, family=family, link=link, templates=flat, aux=own, joint=joint, mean=flat_prior[0],
+            precision=flat_prior[1], tolerance=TIGHT, gradients=gradient,
+            by_template=slope[0], by_beta=slope[1], by_aux=slope[2],
         )  # fmt: skip
         return Approximation(value + self.constant, self.layout.pull(theta, slope[0]), slope[1], slope[2])
 

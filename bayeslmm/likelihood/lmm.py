@@ -23,13 +23,13 @@ from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
 from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.cholesky import Workspace, new_workspace
 from bayeslmm.likelihood.coordinates import fill_from_means, new_space
 from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
 from bayeslmm.likelihood.engine import engine_address, engine_function
 from bayeslmm.likelihood.handle import new_handle, set_argument
 from bayeslmm.likelihood.model_entry import model_function
+from bayeslmm.likelihood.numeric import Workspace, new_workspace
 from bayeslmm.likelihood.operations import (
     EVALUATE,
     FACTORS,

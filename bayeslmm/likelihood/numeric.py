@@ -1,4 +1,4 @@
-"""The loops behind `bayeslmm.likelihood.cholesky`: factor, solves and selected inverse, with a LAPACK tail.
+"""The loops behind `bayeslmm.likelihood.engine`: factor, solves and selected inverse, with a LAPACK tail.
 
 Nothing here raises: a matrix that cannot be factored gives a log determinant that is not a number.
 """

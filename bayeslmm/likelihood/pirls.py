@@ -12,9 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood._compiled import cholesky, compiled, solve_lower
+from bayeslmm.likelihood._compiled import cholesky, internal, solve_lower
 from bayeslmm.likelihood.cells import Cells
-from bayeslmm.likelihood.cholesky import Workspace, factorise, new_workspace, solve_half, solve_other_half
+from bayeslmm.likelihood.factor import factorise, solve_half, solve_other_half
+from bayeslmm.likelihood.glmm_record import WORDS as GLMM_WORDS
+from bayeslmm.likelihood.glmm_record import fill_handle
+from bayeslmm.likelihood.numeric import Workspace, new_workspace
+from bayeslmm.likelihood.record import scratch_column, scratch_doubles
 from bayeslmm.likelihood.rows import (
     add_columns,
     add_rows,
@@ -24,6 +28,7 @@ from bayeslmm.likelihood.rows import (
     predictor,
     weighted_columns,
 )
+from bayeslmm.likelihood.small import copy_to, fill
 from bayeslmm.likelihood.symbolic import Analysis, Structure
 
 Floats = NDArray[np.float64]
@@ -70,6 +75,12 @@ class State(NamedTuple):
         Scratch.
     reach, tilt : (q, p)
         With P = L L': (C - Lambda B) L'^-1 and B L'^-1, for the border B and the carrier C.
+    work, inverse_work : Workspace
+        Of the factor, and of the selected inverse.
+    structure, cells
+        What the numbers belong to; Z'WZ is that of the state.
+    handle : int64
+        Where all this lies: what compiled code is given.
     """
 
     u: Floats
@@ -95,6 +106,9 @@ class State(NamedTuple):
     tilt: Floats
     work: Workspace
     inverse_work: Workspace
+    structure: Structure
+    cells: Cells
+    handle: NDArray[np.int64]
 
 
 def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
@@ -117,7 +131,8 @@ def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
     n, p = len(cells.y), cells.carrier.shape[1]
     q = analysis.n_columns
     blocks = analysis.structure.block_values
-    return State(
+    own_blocks = np.zeros_like(blocks)
+    state = State(
         u=np.zeros((q, 1)),
         b=np.zeros((q, 1)),
         beta=cold_beta.reshape(p, 1).copy(),
@@ -125,7 +140,7 @@ def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
         cold_beta=cold_beta.reshape(p, 1).copy(),
         eta=np.zeros(n),
         terms=np.zeros((4, n)),
-        block_values=np.zeros_like(blocks),
+        block_values=own_blocks,
         inverse_values=np.zeros_like(blocks),
         step=np.zeros((q, 1)),
         trial=np.zeros((q, 1)),
@@ -141,15 +156,15 @@ def new_state(cells: Cells, analysis: Analysis, cold_beta: Floats) -> State:
         tilt=np.zeros((q, p)),
         work=new_workspace(analysis, 1),
         inverse_work=new_workspace(analysis, 1),
+        structure=analysis.structure._replace(block_values=own_blocks),
+        cells=cells,
+        handle=np.zeros(GLMM_WORDS, dtype=np.int64),
     )
+    fill_handle(state.handle, state)
+    return state
 
 
-def with_blocks(structure: Structure, values: Floats) -> Structure:
-    """Return the structure with its own copy of the numbers of Z'WZ."""
-    return structure._replace(block_values=values)
-
-
-@compiled
+@internal
 def times_lambda(s, templates, u, b):  # type: ignore[no-untyped-def]
     """Set b = Lambda u."""
     for node in range(s.node_factor.size):
@@ -165,7 +180,7 @@ def times_lambda(s, templates, u, b):  # type: ignore[no-untyped-def]
             b[base + i, 0] = total
 
 
-@compiled
+@internal
 def times_lambda_transposed(s, templates, c):  # type: ignore[no-untyped-def]
     """Overwrite c (q, r) by Lambda' c."""
     for node in range(s.node_factor.size):
@@ -179,13 +194,13 @@ def times_lambda_transposed(s, templates, c):  # type: ignore[no-untyped-def]
                 c[base + j, column] = total
 
 
-@compiled
+@internal
 def start_effects(s, templates, state):  # type: ignore[no-untyped-def]
     """Set u from the last mode: keep u, or keep b = Lambda u, whichever is nearer to zero, level by level."""
     if state.warm[0] == 0.0:
-        state.u[:, 0] = 0.0
+        fill(state.u, 0.0)
         return
-    keep = np.empty(s.factor_k.max() if s.factor_k.size else 1)
+    keep = scratch_doubles(state.work.small.shape[1])
     for node in range(s.node_factor.size):
         f = s.node_factor[node]
         k, base, t = s.factor_k[f], s.offset[node], s.template_start[f]
@@ -202,7 +217,7 @@ def start_effects(s, templates, state):  # type: ignore[no-untyped-def]
                 state.u[base + i, 0] = keep[i]
 
 
-@compiled
+@internal
 def log_prior(mean, precision, beta):  # type: ignore[no-untyped-def]
     """Return -(beta - m)' S^-1 (beta - m) / 2."""
     total = 0.0
@@ -212,14 +227,14 @@ def log_prior(mean, precision, beta):  # type: ignore[no-untyped-def]
     return total
 
 
-@compiled
+@internal
 def border_system(cells, s, templates, state, weights, precision):  # type: ignore[no-untyped-def]
     """Fill border = A^-1 Lambda' Z'WX and factor P; return log|P|, not a number when P is not positive definite."""
     p = state.border.shape[1]
     weighted_columns(cells, s, weights, state.products)
-    state.border[:, :] = state.products
+    copy_to(state.border, state.products)
     times_lambda_transposed(s, templates, state.border)
-    solve_half(s, state.work, state.border)
+    solve_half(state.work, state.border)
     for i in range(p):
         for j in range(i + 1):
             state.schur[i, j] = precision[i, j] if precision.size else 0.0
@@ -229,7 +244,7 @@ def border_system(cells, s, templates, state, weights, precision):  # type: igno
             x = state.border[row, c]
             for d in range(c + 1):
                 state.schur[c, d] -= x * state.border[row, d]
-    solve_other_half(s, state.work, state.border)
+    solve_other_half(state.work, state.border)
     if p == 0:
         return 0.0
     if cholesky(state.schur) != 0:
@@ -240,7 +255,7 @@ def border_system(cells, s, templates, state, weights, precision):  # type: igno
     return total
 
 
-@compiled
+@internal
 def solve_schur(state, x):  # type: ignore[no-untyped-def]
     """Overwrite x (p, 1) by P^-1 x."""
     if x.shape[0] > 0:
@@ -248,7 +263,7 @@ def solve_schur(state, x):  # type: ignore[no-untyped-def]
         solve_lower(state.schur, x, True)
 
 
-@compiled
+@internal
 def newton_system(cells, s, templates, state, joint, precision):  # type: ignore[no-untyped-def]
     """Factor the system at the current terms; return (log|A|, log|P|, whether curvature had to be made positive)."""
     for bent in range(2):
@@ -256,7 +271,7 @@ def newton_system(cells, s, templates, state, joint, precision):  # type: ignore
             for i in range(state.terms.shape[1]):
                 state.terms[2, i] = abs(state.terms[2, i])
         fill_blocks(cells, state.terms[2], state.block_values)
-        log_a = factorise(s, state.work, templates)
+        log_a = factorise(state.work, templates)
         log_p = 0.0
         if log_a == log_a and joint != FIXED:
             log_p = border_system(cells, s, templates, state, state.terms[2], precision)
@@ -265,11 +280,12 @@ def newton_system(cells, s, templates, state, joint, precision):  # type: ignore
     return np.nan, np.nan, True
 
 
-@compiled
+@internal
 def newton_direction(cells, s, templates, state, joint, mean, precision, beta_step):  # type: ignore[no-untyped-def]
     """Fill step, beta_step and change; return the Newton decrement."""
     p = state.border.shape[1]
-    gradient = np.zeros((p, 1))
+    gradient = scratch_column(p)
+    fill(gradient, 0.0)
     add_rows(cells, state.terms[1], state.step)
     if joint != FIXED:
         add_columns(cells, state.terms[1], state.step, gradient)
@@ -278,8 +294,8 @@ def newton_direction(cells, s, templates, state, joint, mean, precision, beta_st
     for i in range(state.u.shape[0]):
         state.step[i, 0] -= state.u[i, 0]
         state.trial[i, 0] = state.step[i, 0]
-    solve_half(s, state.work, state.step)
-    solve_other_half(s, state.work, state.step)
+    solve_half(state.work, state.step)
+    solve_other_half(state.work, state.step)
     if joint != FIXED:
         for c in range(precision.shape[0]):
             for d in range(precision.shape[0]):
@@ -300,7 +316,7 @@ def newton_direction(cells, s, templates, state, joint, mean, precision, beta_st
     return decrement
 
 
-@compiled
+@internal
 def search(cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance):  # type: ignore[no-untyped-def]
     """Find the mode from state.u and state.beta; return (penalised log-likelihood, log|A|, log|P|, decrement).
 
@@ -309,7 +325,7 @@ def search(cells, s, templates, state, family, link, aux, joint, mean, precision
     """
     q, p = state.border.shape
     beta_step = state.beta_step
-    beta_step[:, :] = 0.0
+    fill(beta_step, 0.0)
     times_lambda(s, templates, state.u, state.b)
     predictor(cells, state.b, state.beta, True, state.effects, state.eta)
     value = evaluate_rows(cells, family, link, aux, state.eta, state.terms)
@@ -331,7 +347,7 @@ def search(cells, s, templates, state, family, link, aux, joint, mean, precision
             if bent:
                 return np.nan, np.nan, np.nan, np.nan
             return value, log_a, log_p, decrement
-        state.before[:] = state.eta
+        copy_to(state.before, state.eta)
         scale = 1.0
         accepted = False
         for _ in range(MAX_HALVINGS):
@@ -361,16 +377,17 @@ def search(cells, s, templates, state, family, link, aux, joint, mean, precision
     return np.nan, np.nan, np.nan, np.nan
 
 
-@compiled
+@internal
 def conditional_mode(cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance):  # type: ignore[no-untyped-def]
     """Search from the last mode, and once more from zero if that fails; a failure leaves the state cold."""
-    beta = state.beta.copy()
+    beta = scratch_column(state.beta.shape[0])
+    copy_to(beta, state.beta)
     start_effects(s, templates, state)
     value, log_a, log_p, decrement = np.nan, np.nan, np.nan, np.nan
     for attempt in range(2):
         if attempt:
-            state.u[:, 0] = 0.0
-            state.beta[:, :] = beta if joint == FIXED else state.cold_beta
+            fill(state.u, 0.0)
+            copy_to(state.beta, beta if joint == FIXED else state.cold_beta)
         value, log_a, log_p, decrement = search(
             cells, s, templates, state, family, link, aux, joint, mean, precision, tolerance
         )
@@ -378,7 +395,7 @@ def conditional_mode(cells, s, templates, state, family, link, aux, joint, mean,
             break
     state.warm[0] = 1.0 if value == value else 0.0
     if value != value:
-        state.u[:, 0] = 0.0
-        state.b[:, 0] = 0.0
-        state.beta[:, :] = beta
+        fill(state.u, 0.0)
+        fill(state.b, 0.0)
+        copy_to(state.beta, beta)
     return value, log_a, log_p, decrement

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bayeslmm.likelihood._compiled import internal
-from bayeslmm.likelihood.cholesky import pull_back_with, reduce_with, run
 from bayeslmm.likelihood.coordinates import slope_of, theta_of
 from bayeslmm.likelihood.covariance import templates_or_pull
+from bayeslmm.likelihood.factor import pull_back_with, reduce_with, run
 from bayeslmm.likelihood.handle import ARGUMENTS, TERMS, argument, length, unpack_space, unpack_terms
 from bayeslmm.likelihood.numeric import clear
 from bayeslmm.likelihood.operations import (

@@ -12,15 +12,21 @@ Graph. Stat.* 4(1); Rabe-Hesketh, Skrondal & Pickles (2005), *J. Econometrics* 1
 
 from __future__ import annotations
 
+import ctypes
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
+from numba.core import types
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.cholesky import solve_other_half
+from bayeslmm.likelihood._compiled import c_entry
+from bayeslmm.likelihood.factor import solve_other_half
 from bayeslmm.likelihood.families_jit import row_terms
-from bayeslmm.likelihood.laplace import TIGHT, LaplaceKernel
-from bayeslmm.likelihood.pirls import FIXED, State, conditional_mode, with_blocks
+from bayeslmm.likelihood.laplace import FACTOR, LaplaceKernel, glmm_at, run
+from bayeslmm.likelihood.pirls import State
+from bayeslmm.likelihood.record import Fields, record_at
 
 Floats = NDArray[np.float64]
 WIDEST = 3
@@ -55,34 +61,42 @@ def grid(points: int, width: int) -> tuple[Floats, Floats]:
     return nodes, logs
 
 
-@compiled
-def level_integrals(  # type: ignore[no-untyped-def]
-    cells, s, state, family, link, templates, aux, nodes, log_weights, starts, order, values
-):
-    """Fill values (G, J): log of integrand times weight at each node of each level."""
+LEVELS = Fields("Levels", "glmm:int nodes:f2 log_weights:f1 starts:l1 order:l1 scaled:f2 values:f2")
+levels_at = record_at(LEVELS)
+
+
+def level_integrals(address):  # type: ignore[no-untyped-def]
+    """Fill values (G, J): log of integrand times weight at each node of each level. A C function of a record."""
+    levels = levels_at(address)
+    g, nodes, scaled = glmm_at(levels.glmm), levels.nodes, levels.scaled
+    cells, state, templates = g.cells, g.state, g.templates
     k = nodes.shape[1]
-    scaled = np.empty((state.u.shape[0], 1))
-    for g in range(nodes.shape[0]):
+    for node in range(nodes.shape[0]):
         for j in range(scaled.shape[0]):
-            scaled[j, 0] = nodes[g, j % k]
-        solve_other_half(s, state.work, scaled)
-        for level in range(starts.size - 1):
+            scaled[j, 0] = nodes[node, j % k]
+        solve_other_half(state.work, scaled)
+        for level in range(levels.starts.size - 1):
             base = level * k
-            value = log_weights[g]
+            value = levels.log_weights[node]
             for a in range(k):
                 value -= 0.5 * (state.u[base + a, 0] + scaled[base + a, 0]) ** 2
-            for item in range(starts[level], starts[level + 1]):
-                i = order[item]
+            for item in range(levels.starts[level], levels.starts[level + 1]):
+                i = levels.order[item]
                 eta = state.eta[i]
                 for a in range(k):
                     shift = 0.0
                     for b in range(a + 1):
                         shift += templates[a * k + b] * scaled[base + b, 0]
                     eta += cells.Z[i, a] * shift
-                value += (
-                    cells.weight[i] * row_terms(family, link, cells.y[i], cells.size[i], cells.extra[i], eta, aux)[0]
-                )
-            values[g, level] = value
+                terms = row_terms(g.family, g.link, cells.y[i], cells.size[i], cells.extra[i], eta, g.aux)
+                value += cells.weight[i] * terms[0]
+            levels.values[node, level] = value
+    return 0.0
+
+
+@lru_cache(maxsize=1)
+def _levels_function() -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(level_integrals, types.float64(types.int64)))
 
 
 def check_quadrature(kernel: LaplaceKernel, points: int) -> None:
@@ -160,21 +174,17 @@ def adaptive_loglik(
     -1.386294
     """
     state = kernel.state if state is None else state
-    flat = kernel.layout.flat_templates(theta)
-    own = np.array(aux, dtype=np.float64).reshape(-1)
-    state.beta[:, 0] = white_beta
-    family, link = kernel.codes
-    s = with_blocks(kernel.structure, state.block_values)
-    value, log_a, _, _ = conditional_mode(
-        kernel.cells, s, flat, state, family, link, own, FIXED, np.zeros(0), np.zeros((0, 0)), TIGHT
-    )
-    if np.isnan(value):
+    if np.isnan(kernel.evaluate(theta, white_beta, aux, gradient=False, state=state).value):
         return np.nan
     width = kernel.layout.n_effects[0]
     nodes, log_weights = grid(points, width)
     starts, order = levels_in_engine_order(kernel)
     values = np.empty((len(nodes), len(starts) - 1))
-    level_integrals(kernel.cells, s, state, family, link, flat, own, nodes, log_weights, starts, order, values)
+    flat, own = kernel.layout.flat_templates(theta), np.array(aux, dtype=np.float64).reshape(-1)
+    log_a = run(state, FACTOR, templates=flat, aux=own)
+    fields = (state.handle.ctypes.data, nodes, log_weights, starts, order, np.empty_like(state.u), values)
+    words = LEVELS.words(fields)
+    _levels_function()(words.ctypes.data)
     top = values.max(axis=0)
     integrals = top + np.log(np.exp(values - top).sum(axis=0))
     q = width * (len(starts) - 1)

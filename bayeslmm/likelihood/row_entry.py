@@ -16,7 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from bayeslmm.likelihood._compiled import c_entry, compiled, longs
+from bayeslmm.likelihood._compiled import c_entry, internal, longs
 from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, row_terms
 
 SIZE = 16
@@ -138,7 +138,7 @@ def log_count_rows(y, weight, eta, value, slope, curve, bend):  # type: ignore[n
         bend[i] = w * mu
 
 
-@compiled
+@internal
 def any_rows(family, link, y, size, extra, weight, eta, aux, value, slope, curve, bend):  # type: ignore[no-untyped-def]
     """Fill the terms of rows of any family."""
     for i in range(eta.size):
@@ -150,7 +150,7 @@ def any_rows(family, link, y, size, extra, weight, eta, aux, value, slope, curve
         bend[i] = w * l3
 
 
-@compiled
+@internal
 def own_parameter(family, link, y, size, extra, weight, eta, aux, leverage, response, out):  # type: ignore[no-untyped-def]
     """Add the gradient in the family's own parameters to `out`."""
     for i in range(eta.size):

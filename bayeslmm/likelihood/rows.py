@@ -10,51 +10,53 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import internal
 from bayeslmm.likelihood.handle import call
+from bayeslmm.likelihood.record import scratch_doubles, scratch_longs, where
 from bayeslmm.likelihood.row_entry import EVALUATE, OWN_PARAMETER, SIZE
+from bayeslmm.likelihood.small import copy_to, fill
 
 _u = np.uint64  # an unsigned index is not tested for being negative
 
 
-@compiled
+@internal
 def evaluate_rows(cells, family, link, aux, eta, terms):  # type: ignore[no-untyped-def]
     """Fill terms (4, n), return the log-likelihood; minus infinity where it is not a number."""
-    handle = np.empty(SIZE, dtype=np.int64)
+    handle = scratch_longs(SIZE)
     fill_handle(cells, EVALUATE, family, link, aux, eta, handle)
-    handle[11] = terms.ctypes.data
+    handle[11] = where(terms)
     total = call(cells.evaluator[0], handle)
     return total if total < np.inf else -np.inf
 
 
-@compiled
+@internal
 def own_parameter_gradient(cells, family, link, aux, eta, leverage, response, out):  # type: ignore[no-untyped-def]
     """Fill the gradient in the family's own parameters, `response` being Z Lambda delta (+ X delta_beta)."""
-    out[:] = 0.0
+    fill(out, 0.0)
     if aux.size > 0:
-        handle = np.empty(SIZE, dtype=np.int64)
+        handle = scratch_longs(SIZE)
         fill_handle(cells, OWN_PARAMETER, family, link, aux, eta, handle)
-        handle[11], handle[12], handle[13] = leverage.ctypes.data, response.ctypes.data, out.ctypes.data
+        handle[11], handle[12], handle[13] = where(leverage), where(response), where(out)
         call(cells.evaluator[0], handle)
 
 
-@compiled
+@internal
 def fill_handle(cells, operation, family, link, aux, eta, handle):  # type: ignore[no-untyped-def]
     """Tell the compiled evaluation where the rows are."""
     handle[0], handle[1], handle[2], handle[3] = operation, family, link, eta.size
-    handle[4], handle[5], handle[6] = cells.y.ctypes.data, cells.size.ctypes.data, cells.extra.ctypes.data
-    handle[7], handle[8] = cells.weight.ctypes.data, eta.ctypes.data
-    handle[9], handle[10] = aux.ctypes.data, aux.size
+    handle[4], handle[5], handle[6] = where(cells.y), where(cells.size), where(cells.extra)
+    handle[7], handle[8] = where(cells.weight), where(eta)
+    handle[9], handle[10] = where(aux), aux.size
 
 
-@compiled
+@internal
 def predictor(cells, b, beta, with_offset, scratch, eta):  # type: ignore[no-untyped-def]
     """Set eta = X beta + Z b, plus the offset."""
     n, p = cells.X.shape
     if with_offset:
-        eta[:] = cells.offset
+        copy_to(eta, cells.offset)
     else:
-        eta[:] = 0.0
+        fill(eta, 0.0)
     for i in range(n):
         for c in range(p):
             eta[i] += cells.X[i, c] * beta[c, 0]
@@ -81,10 +83,10 @@ def predictor(cells, b, beta, with_offset, scratch, eta):  # type: ignore[no-unt
         eta[i] = total
 
 
-@compiled
+@internal
 def add_rows(cells, values, out):  # type: ignore[no-untyped-def]
     """Set out (q, 1) = Z' values."""
-    out[:, 0] = 0.0
+    fill(out, 0.0)
     if cells.root_at.shape[0] > 0:
         for f in range(cells.root_at.shape[0]):
             at = cells.root_at[f]
@@ -102,10 +104,10 @@ def add_rows(cells, values, out):  # type: ignore[no-untyped-def]
                 out[base + a, 0] += cells.Z[i, first + a] * x
 
 
-@compiled
+@internal
 def add_columns(cells, values, by_effect, out):  # type: ignore[no-untyped-def]
     """Set out (p, 1) = X' values; `by_effect` holds Z' values."""
-    out[:, 0] = 0.0
+    fill(out, 0.0)
     for j in range(cells.carrier.shape[0]):
         for c in range(cells.carrier.shape[1]):
             out[c, 0] += cells.carrier[j, c] * by_effect[j, 0]
@@ -114,10 +116,10 @@ def add_columns(cells, values, by_effect, out):  # type: ignore[no-untyped-def]
             out[c, 0] += cells.X[i, c] * values[i]
 
 
-@compiled
+@internal
 def fill_blocks(cells, weights, values):  # type: ignore[no-untyped-def]
     """Set the numbers of Z' W Z."""
-    values[:] = 0.0
+    fill(values, 0.0)
     n_factors = cells.at.shape[1]
     if cells.root_at.shape[0] > 0:
         for p in range(cells.root_pair.shape[0]):
@@ -150,10 +152,10 @@ def fill_blocks(cells, weights, values):  # type: ignore[no-untyped-def]
                             values[-start - 1 + b * k_f + a] += w * cells.Z[i, first_f + a] * cells.Z[i, first_g + b]
 
 
-@compiled
+@internal
 def weighted_columns(cells, s, weights, out):  # type: ignore[no-untyped-def]
     """Set out (q, p) = Z' W X; the numbers of Z'WZ are in place."""
-    out[:, :] = 0.0
+    fill(out, 0.0)
     p = cells.carrier.shape[1]
     if cells.carrier.shape[0] > 0:
         for b in range(s.block_row.size):
@@ -166,19 +168,32 @@ def weighted_columns(cells, s, weights, out):  # type: ignore[no-untyped-def]
                 for k in range(p):
                     out[c, k] += x * cells.carrier[r, k]
         return
+    X, Z, at, z_start = cells.X, cells.Z, cells.at, cells.z_start
+    if cells.root_at.shape[0] > 0:
+        for f in range(cells.root_at.shape[0]):
+            root = cells.root_at[f]
+            for i in range(weights.size):
+                w, row = weights[i], _u(root[i])
+                for c in range(p):
+                    out[row, c] += w * X[i, c]
+        for k in range(cells.fold_to.size):
+            to, source = _u(cells.fold_to[k]), _u(cells.fold_from[k])
+            for c in range(p):
+                out[to, c] += out[source, c]
+        return
     for i in range(weights.size):
         w = weights[i]
-        for f in range(cells.at.shape[1]):
-            base = cells.at[i, f]
-            first = cells.z_start[f]
-            for a in range(cells.z_start[f + 1] - first):
-                wz = w * cells.Z[i, first + a]
+        for f in range(at.shape[1]):
+            base = at[i, f]
+            first = z_start[f]
+            for a in range(z_start[f + 1] - first):
+                wz = w * Z[i, first + a]
                 row = _u(base + a)
                 for c in range(p):
-                    out[row, c] += wz * cells.X[i, c]
+                    out[row, c] += wz * X[i, c]
 
 
-@compiled
+@internal
 def add_weighted_gram(cells, weights, products, out):  # type: ignore[no-untyped-def]
     """Add the lower triangle of X' W X to `out`; `products` holds Z' W X."""
     for j in range(cells.carrier.shape[0]):
@@ -193,7 +208,7 @@ def add_weighted_gram(cells, weights, products, out):  # type: ignore[no-untyped
                 out[c, d] += wx * cells.X[i, d]
 
 
-@compiled
+@internal
 def quadratic_forms(cells, s, values, out):  # type: ignore[no-untyped-def]
     """Set out (n,) = z' M z for each row, `values` holding M on the pattern of Z'WZ; they are overwritten."""
     n_factors = cells.at.shape[1]
@@ -203,7 +218,7 @@ def quadratic_forms(cells, s, values, out):  # type: ignore[no-untyped-def]
                 values[s.block_start[b]] *= 2.0
         for k in range(cells.derive_to.size - 1, -1, -1):
             values[_u(cells.derive_from[k])] += values[_u(cells.derive_to[k])]
-        out[:] = 0.0
+        fill(out, 0.0)
         for p in range(cells.root_pair.shape[0]):
             pair = cells.root_pair[p]
             for i in range(out.size):
@@ -229,21 +244,34 @@ def quadratic_forms(cells, s, values, out):  # type: ignore[no-untyped-def]
         out[i] = total
 
 
-@compiled
+@internal
 def add_column_forms(cells, root, reach, out):  # type: ignore[no-untyped-def]
-    """Add |L^-1 x + D' z|^2 to out (n,) for each row, L = `root` lower triangular and D = `reach`; X is not carried."""
-    p = cells.X.shape[1]
-    t = np.empty(p)
-    for i in range(cells.X.shape[0]):
+    """Add |L^-1 x + D' z|^2 to out (n,) for each row, L = `root` lower triangular and D = `reach`; X is not carried.
+
+    `reach` is overwritten.
+    """
+    X, Z, at, z_start, root_at = cells.X, cells.Z, cells.at, cells.z_start, cells.root_at
+    p, n_roots = X.shape[1], root_at.shape[0]
+    t = scratch_doubles(p)
+    if n_roots > 0:
+        for k in range(cells.fold_to.size - 1, -1, -1):
+            to, source = _u(cells.fold_to[k]), _u(cells.fold_from[k])
+            for c in range(p):
+                reach[source, c] += reach[to, c]
+    for i in range(X.shape[0]):
         for c in range(p):
-            total = cells.X[i, c]
+            total = X[i, c]
             for d in range(c):
                 total -= root[c, d] * t[d]
             t[c] = total / root[c, c]
-        for f in range(cells.at.shape[1]):
-            base, first = cells.at[i, f], cells.z_start[f]
-            for a in range(cells.z_start[f + 1] - first):
-                row, z = _u(base + a), cells.Z[i, first + a]
+        for f in range(n_roots):
+            row = _u(root_at[f, i])
+            for c in range(p):
+                t[c] += reach[row, c]
+        for f in range(0 if n_roots > 0 else at.shape[1]):
+            base, first = at[i, f], z_start[f]
+            for a in range(z_start[f + 1] - first):
+                row, z = _u(base + a), Z[i, first + a]
                 for c in range(p):
                     t[c] += z * reach[row, c]
         for c in range(p):

@@ -4,7 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayeslmm.likelihood._compiled import step
+from bayeslmm.likelihood._compiled import address_of, internal, step
+
+
+@internal
+def fill(a, value):  # type: ignore[no-untyped-def]
+    """Set all numbers of a C-ordered array, of any number of dimensions; an array expression compiles far slower."""
+    numbers = address_of(a)
+    for i in range(a.size):
+        numbers[i] = value
+
+
+@internal
+def copy_to(out, a):  # type: ignore[no-untyped-def]
+    """Copy a C-ordered array to another of the same size."""
+    to, numbers = address_of(out), address_of(a)
+    for i in range(out.size):
+        to[i] = numbers[i]
+
+
+@internal
+def add_to(out, a):  # type: ignore[no-untyped-def]
+    """Add a C-ordered array to another of the same size."""
+    to, numbers = address_of(out), address_of(a)
+    for i in range(out.size):
+        to[i] += numbers[i]
 
 
 @step

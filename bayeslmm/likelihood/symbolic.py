@@ -57,7 +57,7 @@ class Structure(NamedTuple):
     block_values : float64
         Z'Z.
     engine : (1,) int64
-        Address of the compiled factorisation, see `bayeslmm.likelihood.cholesky`.
+        Address of the compiled factorisation, see `bayeslmm.likelihood.engine`.
     """
 
     factor_k: NDArray[np.int64]
