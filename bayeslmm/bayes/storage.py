@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from bayeslmm.formula.structured import neighbours
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
 FORMAT = "bayeslmm posterior"
 VERSION = 1
@@ -93,6 +95,9 @@ def write_parts(post: Posterior, folder: Path) -> None:
         "n_total": int(design.n_total),
         "missing": {str(name): int(count) for name, count in design.missing.items()},
         "coef_names": list(design.coef_names),
+        "weights": design.encoder.weights,
+        "offset": design.encoder.offset,
+        "offset_was_array": design.encoder.offset_was_array,
         "adjacency": None if design.encoder.adjacency is None else neighbours(design.encoder.adjacency),
         "residuals": None if design.residuals is None else asdict(design.residuals.spec),
     }
@@ -100,7 +105,7 @@ def write_parts(post: Posterior, folder: Path) -> None:
     design.data.to_parquet(folder / "data.parquet")
     arrays = {
         name: getattr(design, name)
-        for name in ("rows", "weights", "offset", "survey_weights")
+        for name in ("rows", "weights", "trials", "offset", "survey_weights")
         if getattr(design, name) is not None
     }
     np.savez(folder / "rows.npz", **arrays)
@@ -189,7 +194,8 @@ def read_parts(folder: Path, name: str) -> Posterior:
     design = build_design(
         record["formula"],
         frame,
-        weights=arrays.get("weights"),
+        weights=record.get("weights") or arrays.get("weights", _trials_as_weights(record["formula"], arrays)),
+        offset=record.get("offset"),
         family=family.name,
         adjacency=record.get("adjacency"),
         residuals=None if spec is None else Residuals(**spec),
@@ -202,6 +208,7 @@ def read_parts(folder: Path, name: str) -> Posterior:
         rows=arrays["rows"],
         offset=arrays.get("offset"),
         survey_weights=arrays.get("survey_weights"),
+        encoder=replace(design.encoder, offset_was_array=record.get("offset_was_array", False)),
         n_total=record["n_total"],
         missing=record["missing"],
     )
@@ -211,6 +218,16 @@ def read_parts(folder: Path, name: str) -> Posterior:
         for e in record["priors"]
     )
     return Posterior(design, family, Priors(entries, record["centred"]), read_tree(folder / "draws.nc"), run, None)
+
+
+def _trials_as_weights(formula: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    """Return trials that were given as an array of weights; none where the response names them."""
+    from bayeslmm.formula.parse import parse_formula
+    from bayeslmm.formula.syntax import Call, parse_syntax
+
+    response = parse_syntax(parse_formula(formula).response)
+    named = isinstance(response, Call) and response.function in ("cbind", "prop")
+    return None if named else arrays.get("trials")
 
 
 def read_tree(path: Path) -> xr.DataTree:
