@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BayesLmmError(Exception):
@@ -60,6 +62,27 @@ class ConvergenceWarning(BayesLmmWarning):
 
 class DataWarning(BayesLmmWarning):
     """The data were used, but something about them deserves a look."""
+
+
+def warn(message: str, kind: type[Warning]) -> None:
+    """Warn at the user's own line, however deep in the package the reason was found.
+
+    Parameters
+    ----------
+    message : str
+        What to know, and what to do.
+    kind : type
+        One of the warnings above.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("three rows only", DataWarning)
+    >>> str(caught[0].message)
+    'three rows only'
+    """
+    warnings.warn(message, kind, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
 def underline(text: str, span: tuple[int, int]) -> str:

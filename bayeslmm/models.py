@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bayeslmm.errors import DataError, DataWarning, FormulaError
+from bayeslmm.errors import DataError, DataWarning, FormulaError, warn
 from bayeslmm.families import Family, as_family
 from bayeslmm.formula.auxiliary import attach_auxiliary, split_formulas
 from bayeslmm.formula.design import PSEUDO_LIKELIHOOD, Design, build_design
@@ -479,11 +477,10 @@ def model(
         survey_weights=survey_weights,
     )  # fmt: skip
     if survey_weights is not None:
-        warnings.warn(
+        warn(
             f"{PSEUDO_LIKELIHOOD}\n"
             "  For estimates of a population put what the weights were made of into the model and poststratify.",
             DataWarning,
-            skip_file_prefixes=(str(Path(__file__).parent),),
         )
     design = attach_auxiliary(design, data, others)
     if residuals is not None and (design.auxiliary or design.limits is not None):

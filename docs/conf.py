@@ -87,7 +87,7 @@ for name, formula, family in (
 ):
     model = blm.model(formula, blm.datasets.load(name), family=family)
     model.fit().summary()
-    model.sample(20, chains=2, seed=1, progress=False)
+    model.sample(seed=1, progress=False).summary()
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, has_intercept
-from bayeslmm.errors import DataWarning, PriorError
+from bayeslmm.errors import DataWarning, PriorError, warn
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.predict import linear_predictor
 
@@ -407,9 +406,8 @@ def warn_if_absurd(expected: NDArray[np.float64], observed: NDArray[np.float64])
     width = float(np.subtract(*np.quantile(expected, [0.75, 0.25])))
     spread = float(np.ptp(observed))
     if spread > 0 and width > ABSURD * spread:
-        warnings.warn(
+        warn(
             f"the prior expects responses spread over {width:.3g} where the data span {spread:.3g}: the priors are far "
             "too wide for the unit of the response.",
             DataWarning,
-            stacklevel=3,
         )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations, combinations_with_replacement
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, DataWarning, FormulaError, listing, underline
+from bayeslmm.errors import DataError, DataWarning, FormulaError, listing, underline, warn
 from bayeslmm.formula.grouping import label
 
 if TYPE_CHECKING:
@@ -191,10 +189,11 @@ def warn_constant_slopes(term: GroupTerm, ones: Floats | None = None) -> None:
         constant = np.abs(rest).max(axis=0) <= 1e-7 * np.abs(term.Z).max(axis=0)
     names = [effect for effect, flat in zip(term.effects, constant, strict=True) if flat and effect != "Intercept"]
     if names:
-        _warn(
+        warn(
             f"{listing(names)} does not vary within any level of {term.factor!r}, so {term.term} holds no slope that "
             "could be seen:\n  it only lets the spread of the group means depend on it. Use (1 | "
-            f"{term.factor}) and keep {names[0]} among the fixed effects."
+            f"{term.factor}) and keep {names[0]} among the fixed effects.",
+            DataWarning,
         )
 
 
@@ -246,9 +245,10 @@ def warn_many_effects(term: GroupTerm) -> None:
     """
     n, k = term.Z.shape
     if k > 1 and len(term.levels) * k >= n:
-        _warn(
+        warn(
             f"{term.term} has {len(term.levels) * k} effects for {n} rows: its variances may not be told from the "
-            "residual variance."
+            "residual variance.",
+            DataWarning,
         )
 
 
@@ -267,7 +267,7 @@ def warn_single_levels(levels: Mapping[str, tuple[str, ...] | None]) -> None:
     """
     single = [name for name, found in levels.items() if found is not None and len(found) == 1]
     if single:
-        _warn(f"one level only, and so no difference to estimate: {listing(single)}.")
+        warn(f"one level only, and so no difference to estimate: {listing(single)}.", DataWarning)
 
 
 def warn_dropped(names: tuple[str, ...]) -> None:
@@ -285,14 +285,11 @@ def warn_dropped(names: tuple[str, ...]) -> None:
     """
     if names:
         several = len(names) != 1
-        _warn(
+        warn(
             f"{len(names)} column{'s' * several} of X dropped, being {'' if several else 'a '}linear "
-            f"combination{'s' * several} of earlier ones: {listing(names)}."
+            f"combination{'s' * several} of earlier ones: {listing(names)}.",
+            DataWarning,
         )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, DataWarning, skip_file_prefixes=(str(Path(__file__).parents[1]),))
 
 
 def check_degrees_of_freedom(n: int, coefficients: Sequence[str]) -> None:
@@ -391,16 +388,18 @@ def warn_order(column: pd.Series, levels: tuple[str, ...]) -> None:
         empty = [str(level) for level in column.cat.categories if label(level) not in levels]
         if empty:
             several = len(empty) != 1
-            _warn(
+            warn(
                 f"no row has {'categories' if several else 'category'} {listing(map(repr, empty))} of the response "
                 f"{column.name!r}: nothing says where {'their' if several else 'its'} threshold"
                 f"{'s lie' if several else ' lies'}.\n  The model has the other {len(levels)} and gives "
-                f"{'them' if several else 'it'} no probability. Merge with a neighbour if that is not meant."
+                f"{'them' if several else 'it'} no probability. Merge with a neighbour if that is not meant.",
+                DataWarning,
             )
     elif pd.api.types.infer_dtype(column) == "string":
-        _warn(
+        warn(
             f"the categories of the response {column.name!r} are text, which has no order; the alphabet's is used: "
-            f"{' < '.join(levels)}.\n  Give it one: pd.Categorical(..., categories=[...], ordered=True)."
+            f"{' < '.join(levels)}.\n  Give it one: pd.Categorical(..., categories=[...], ordered=True).",
+            DataWarning,
         )
 
 

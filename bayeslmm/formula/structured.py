@@ -9,7 +9,6 @@ single level. Every engine has such terms.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bayeslmm.errors import DataError, DataWarning, did_you_mean, listing
+from bayeslmm.errors import DataError, DataWarning, did_you_mean, listing, warn
 from bayeslmm.formula.grouping import Levels, factorise, label, match
 
 Floats = NDArray[np.float64]
@@ -117,11 +116,10 @@ def random_walk(series: pd.Series, name: str) -> Loading:
             f"  With two, (1 | {name}) is the same model."
         )
     if not isinstance(series.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(series.dtype):
-        warnings.warn(
+        warn(
             f"{name!r} is text, so rw() walks through it in the order of the alphabet: {listing(levels)}.\n"
             "  If that is not their order, make it pandas.Categorical(..., categories=[...], ordered=True).",
             DataWarning,
-            stacklevel=2,
         )
     return Loading(levels, scaled_root(laplacian(levels, tuple(itertools.pairwise(levels)))))
 

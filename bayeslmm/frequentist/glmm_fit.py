@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.contract import NewLevels, RandomEffects, level_effects, one_sd_per_structure
-from bayeslmm.errors import ComparisonError, ConvergenceWarning, DataError, DataWarning, SingularFitWarning
+from bayeslmm.errors import ComparisonError, ConvergenceWarning, DataError, DataWarning, SingularFitWarning, warn
 from bayeslmm.families import Family, check_response
 from bayeslmm.frequentist.degrees_of_freedom import LargeSample
 from bayeslmm.frequentist.estimated import EstimatedFit
@@ -118,7 +117,7 @@ def fit_glmm(
     optimum = optimize_glmm(kernel, quadrature, control)
     fit = assemble(design, family, kernel, optimum)
     for message, kind in fit.warnings:
-        warnings.warn(message, kind, stacklevel=3)
+        warn(message, kind)
     return fit
 
 

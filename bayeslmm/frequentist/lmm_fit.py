@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bayeslmm.contract import NewLevels, RandomEffects, level_effects, one_sd_per_structure
-from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning, listing
+from bayeslmm.errors import ConvergenceWarning, DataError, SingularFitWarning, listing, warn
 from bayeslmm.families import Family, as_family
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.frequentist.degrees_of_freedom import Denominator, coefficient_table
@@ -99,11 +98,11 @@ def fit_lmm(
     else:
         fit = estimate(design, kernel, settings)
     if not fit.optimum.converged:
-        warnings.warn(f"the optimiser {fit.optimum.status}.", ConvergenceWarning, stacklevel=3)
+        warn(f"the optimiser {fit.optimum.status}.", ConvergenceWarning)
     if fit.residual is not None and fit.residual.at_limit:
-        warnings.warn(fit.residual.limit_message, ConvergenceWarning, stacklevel=3)
+        warn(fit.residual.limit_message, ConvergenceWarning)
     if fit.singular:
-        warnings.warn(fit.singular_message, SingularFitWarning, stacklevel=3)
+        warn(fit.singular_message, SingularFitWarning)
     return fit
 
 

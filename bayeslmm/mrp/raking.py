@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bayeslmm.errors import ConvergenceWarning, DataError, listing
+from bayeslmm.errors import ConvergenceWarning, DataError, listing, warn
 from bayeslmm.mrp.reading import read_frame, require_column
 
 if TYPE_CHECKING:
@@ -211,10 +210,9 @@ def rake_cells(
     raked, report = rake(counts, coded, names=names, tolerance=tolerance, max_rounds=max_rounds)
     report = _with_absent(report, data, list(dict.fromkeys(name for margin in margins for name in margin.variables)))
     if not report.converged:
-        warnings.warn(
+        warn(
             f"{report}\n  The margins cannot all hold with these zero cells, or agree in pairs but not together.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     return raked, report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
-from bayeslmm.errors import DataError, DataWarning, did_you_mean, listing
+from bayeslmm.errors import DataError, DataWarning, did_you_mean, listing, warn
 from bayeslmm.mrp.reading import require_column
 from bayeslmm.report.tables import Table
 
@@ -126,11 +125,10 @@ def _shown(value: Any) -> str:
 def _warn_not_found(column: str, absent: list[Any], there: list[Any]) -> None:
     if absent:
         hint = did_you_mean(str(absent[0]), map(str, there))
-        warnings.warn(
+        warn(
             f"no row has {column!r} equal to {listing(map(repr, absent))}.\n"
             f"  Values: {listing(map(repr, there))}. {hint}".rstrip(),
             DataWarning,
-            stacklevel=4,
         )
 
 
