@@ -7,11 +7,13 @@ disk, since only the name is stored; numba's own `np.linalg` support would add s
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
@@ -23,6 +25,7 @@ from numba.core import cgutils, event, sigutils, types
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import PassManager
 from numba.extending import get_cython_function_address, intrinsic
 
 from bayeslmm.likelihood.compile_time import watch
@@ -63,12 +66,39 @@ class _Part(JITCodeLibrary):
         """Python objects that belong to the code are of no use to it: it has no way in from Python."""
 
 
+_FOR_OTHER_CODE = {
+    "WithLifting",
+    "InlineClosureLikes",
+    "RewriteSemanticConstants",
+    "DeadBranchPrune",
+    "RewriteDynamicRaises",
+    "MakeFunctionToJitFunction",
+    "InlineInlinables",
+    "FindLiterallyCalls",
+    "LiteralUnroll",
+    "LiteralPropagationSubPipelinePass",
+    "InlineOverloads",
+    "NopythonRewrites",
+    "DumpParforDiagnostics",
+}
+"""Steps of numba that find nothing in loops over numbers: no closures, literals, array expressions or exceptions."""
+
+
 class _PartCompiler(Compiler):
-    """Numba's compiler, with a `_Part` as its result."""
+    """Numba's compiler without the steps for other code than loops over numbers, with a `_Part` as its result."""
 
     def __init__(self, typing_context, target_context, library, *rest):  # type: ignore[no-untyped-def]
         library = _Part(target_context.codegen(), "part")
         super().__init__(typing_context, target_context, library, *rest)
+
+    def define_pipelines(self) -> list[PassManager]:
+        shorter = []
+        for full in super().define_pipelines():
+            manager = PassManager(full.pipeline_name)
+            manager.passes = [item for item in full.passes if item[0].__name__ not in _FOR_OTHER_CODE]
+            manager.finalize()
+            shorter.append(manager)
+        return shorter
 
 
 _INTERNAL = {"error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -101,8 +131,21 @@ def c_entry(function: Callable[..., Any], kind: Any) -> int:
     entry = _Entry(function, sigutils.normalize_signature(kind), locals={}, options=options)
     entry.enable_caching()
     entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))  # type: ignore[attr-defined]
-    entry.compile()
+    with _no_garbage_collection():
+        entry.compile()
     return int(entry.address)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Let no garbage be looked for: a tenth of the time to compile goes there, and little is found."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class CFunction:
@@ -140,9 +183,12 @@ def _as_c(value: Any, kind: str) -> Any:
     """Return what C receives: a number, or the address of an array."""
     if not isinstance(value, np.ndarray):
         return value
-    if kind != f"CPointer({value.dtype.name})" or not value.flags.c_contiguous:
+    if kind != _POINTERS.get(value.dtype) or not value.flags.c_contiguous:
         raise TypeError(f"expected a C-ordered array for {kind}, not one of {value.dtype.name}")
     return value.__array_interface__["data"][0]
+
+
+_POINTERS = {np.dtype(name): f"CPointer({name})" for name in ("float64", "int64", "int32", "uint8")}
 
 
 def _stamp(path: str) -> bytes:

@@ -129,15 +129,15 @@ def pull_theta(terms: TermArrays, space: Space, x: Floats, gradient: Floats, out
 
 
 def _run(operation: int, terms: TermArrays, space: Space, arguments: tuple[tuple[int, Floats], ...]) -> None:
-    """Let the compiled model do something that needs no data."""
+    """Let compiled code go between search coordinates and theta: it needs no data."""
+    from bayeslmm.likelihood.coordinates_entry import coordinates_function
     from bayeslmm.likelihood.handle import coordinates_handle, set_argument
-    from bayeslmm.likelihood.model_entry import model_function
 
     handle = coordinates_handle(terms, space)
     handle[0] = operation
     for argument, array in arguments:
         set_argument(handle, argument, array)
-    model_function()(handle.ctypes.data)
+    coordinates_function()(handle.ctypes.data)
 
 
 def _terms(terms: TermArrays, space: Space) -> Iterator[tuple[int, Covariance, slice, Floats]]:

@@ -92,8 +92,7 @@ def coordinates_handle(terms: TermArrays, space: Space) -> NDArray[np.int64]:
 def set_argument(handle: NDArray[np.int64], argument: int, array: NDArray[np.float64]) -> None:
     """Write address and sizes of an argument; the caller keeps the array alive."""
     at = ARGUMENTS + 3 * argument
-    handle[at] = array.__array_interface__["data"][0]
-    handle[at + 1 : at + 1 + array.ndim] = array.shape
+    handle[at : at + 1 + array.ndim] = (array.__array_interface__["data"][0], *array.shape)
 
 
 @step

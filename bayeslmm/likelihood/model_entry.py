@@ -9,19 +9,14 @@ from typing import Any
 from numba.core import types
 
 from bayeslmm.likelihood._compiled import c_entry, longs
-from bayeslmm.likelihood.coordinates import slope_of, theta_of
-from bayeslmm.likelihood.handle import TERMS, argument, length, unpack_space, unpack_terms
+from bayeslmm.likelihood.handle import argument, length
 from bayeslmm.likelihood.operations import (
     EVALUATE,
     MEASURE,
     POINT,
     PROFILE,
-    PULL_THETA,
     SEARCH,
     SLOPE,
-    THETA,
-    THETA_SLOPE,
-    TO_THETA,
 )
 from bayeslmm.likelihood.profiled import evaluate, measure, profile
 from bayeslmm.likelihood.search import descend
@@ -40,23 +35,6 @@ def model(address):  # type: ignore[no-untyped-def]
         answer = measure(handle, argument(handle, POINT), argument(handle, SLOPE))
     elif operation == SEARCH:
         answer = descend(handle)
-    elif operation == TO_THETA:
-        theta_of(
-            unpack_terms(handle),
-            handle[TERMS + 1],
-            unpack_space(handle),
-            argument(handle, POINT),
-            argument(handle, THETA),
-        )
-    elif operation == PULL_THETA:
-        slope_of(
-            unpack_terms(handle),
-            handle[TERMS + 1],
-            unpack_space(handle),
-            argument(handle, POINT),
-            argument(handle, THETA_SLOPE),
-            argument(handle, SLOPE),
-        )
     return answer
 
 

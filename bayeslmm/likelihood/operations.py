@@ -4,7 +4,10 @@
 FACTORISE, SOLVE_HALF, SOLVE_OTHER_HALF, INVERT, SPREAD, GRAM, MIX, GATHER = range(8)
 
 # operations of the model (bayeslmm.likelihood.model_entry)
-PROFILE, EVALUATE, MEASURE, SEARCH, TO_THETA, PULL_THETA = range(6)
+PROFILE, EVALUATE, MEASURE, SEARCH = range(4)
+
+# operations of the search coordinates (bayeslmm.likelihood.coordinates)
+TO_THETA, PULL_THETA = range(2)
 
 # arguments of the factorisation
 TEMPLATES, RHS, B, ROOT, MIXING, FACTORS, OUT = range(7)

@@ -1,0 +1,34 @@
+"""The C function that goes between search coordinates and theta, compiled once and cached on disk.
+
+Apart from that of the model, so that a generalised fit, which has another search, need not compile the Gaussian one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+from numba.core import types
+
+from bayeslmm.likelihood._compiled import c_entry, longs
+from bayeslmm.likelihood.coordinates import slope_of, theta_of
+from bayeslmm.likelihood.handle import TERMS, argument, unpack_space, unpack_terms
+from bayeslmm.likelihood.operations import POINT, SLOPE, THETA, THETA_SLOPE, TO_THETA
+
+
+def coordinates(address):  # type: ignore[no-untyped-def]
+    """Do what the handle at `address` asks for."""
+    handle = longs(address)
+    terms, space, n_terms, x = unpack_terms(handle), unpack_space(handle), handle[TERMS + 1], argument(handle, POINT)
+    if handle[0] == TO_THETA:
+        theta_of(terms, n_terms, space, x, argument(handle, THETA))
+    else:
+        slope_of(terms, n_terms, space, x, argument(handle, THETA_SLOPE), argument(handle, SLOPE))
+    return 0.0
+
+
+@lru_cache(maxsize=1)
+def coordinates_function() -> Any:
+    """Return the compiled function for Python, compiled or loaded on first use."""
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(coordinates, types.float64(types.int64)))
