@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 
+from bayeslmm.bayes.folded import fold
 from bayeslmm.bayes.logposterior import LogPosterior
 from bayeslmm.bayes.priors import effect_scale, is_homogeneous
 from bayeslmm.errors import SamplingError
@@ -252,7 +253,12 @@ def sample_nuts(
     cores = min(chains, cores or available_cores())
     tune = TUNE if tune is None else tune
 
+    folded = fold(density, mode.x)
+
     def make_logp() -> Any:
+        if folded is not None:
+            own = density.state()
+            return lambda w: folded.evaluate_whitened(own, w)
         state = density.state(mode.x, mode.spread)
         return lambda w: density.evaluate_whitened(state, w)
 
@@ -277,7 +283,7 @@ def sample_nuts(
         if theirs in tree["sample_stats"]
     }
     w, statistics, notes = keep_complete(w, statistics, draws)
-    x = mode.x + w @ mode.spread.T
+    x = mode.x + w @ mode.spread.T if folded is None else folded.outward(w)
     beta, effects, values = conditional_draws(
         density, x, seed=seed, progress=progress, cores=cores, storage=storage, keep=True
     )
