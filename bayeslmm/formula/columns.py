@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,13 +243,17 @@ def model_matrix(
     known = {} if given is None else given
     rest = {name: node for name, node in atoms.items() if name not in known}
     context = {**known, **_context(rest, values, states, n, text)}
-    matrix = _materialise(_terms(tree, tuple(atoms)), context, n)
+    placeholders = {label: f"x{position}" for position, label in enumerate(atoms)}
+    terms = _terms(_skeleton(tree, placeholders), tuple(atoms))
+    # without a factor all rows are the same, and one tells them all
+    matrix = _materialise(terms, context, n if atoms else 1)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise DataError(f"two columns of the model would be called {twice!r}. Rename a column of the data.")
-    return Matrix(_as_floats(matrix, names, n), names, Recipe(side, text, atoms, spec))
+    floats = _as_floats(matrix, names, n if atoms else 1)
+    return Matrix(floats if atoms else np.repeat(floats, n, axis=0), names, Recipe(side, text, atoms, spec))
 
 
 def _label(node: Node) -> str:
@@ -265,15 +270,15 @@ def _factors(node: Node) -> Iterator[Node]:
             yield from _factors(child)
 
 
-def _terms(tree: Node, labels: tuple[str, ...]) -> Any:
+@lru_cache(maxsize=256)
+def _terms(skeleton: str, labels: tuple[str, ...]) -> Any:
     """Let formulaic expand terms over placeholders: its parser, which can run code, sees no word of the user's."""
     from formulaic import Formula
     from formulaic.parser import DefaultFormulaParser
     from formulaic.parser.types import Factor, Term
 
-    placeholders = {label: f"x{position}" for position, label in enumerate(labels)}
-    expanded = Formula(_skeleton(tree, placeholders), _parser=DefaultFormulaParser(include_intercept=False))
-    factors = {x: Factor(label, eval_method="lookup") for label, x in placeholders.items()}
+    expanded = Formula(skeleton, _parser=DefaultFormulaParser(include_intercept=False))
+    factors = {f"x{position}": Factor(label, eval_method="lookup") for position, label in enumerate(labels)}
     return Formula([Term([factors.get(factor.expr, factor) for factor in term.factors]) for term in expanded])
 
 

@@ -274,34 +274,47 @@ def run(program: str, problem: str) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-COMPILE = """
-import time
+START = """
+import sys, time
 start = time.perf_counter()
-import numpy as np
 import bayeslmm as blm
-from bayeslmm.likelihood.lmm import LmmKernel
-from bayeslmm.frequentist.optimize import optimize
-imported, before = time.perf_counter(), time.process_time()
-data = blm.datasets.load("Penicillin")
-fit = blm.model("diameter ~ 1 + (1 | plate) + (1 | sample)", data).fit()
-fit.ranef, fit.refit(fit.design.y[::-1].copy())
-first, used = time.perf_counter(), time.process_time()
-fit = blm.model("diameter ~ 1 + (1 | plate) + (1 | sample)", data).fit()
-print(imported - start, first - imported, time.perf_counter() - first, used - before)
+data = blm.datasets.load(sys.argv[1])
+stages = [time.perf_counter() - start]
+used = time.process_time()
+for call in ("fit", "fit", "sample", "sample"):
+    start = time.perf_counter()
+    model = blm.model(sys.argv[2], data, family=sys.argv[3])
+    if call == "fit":
+        fit = model.fit()
+        fit.summary(), fit.ranef
+    else:
+        model.sample(100, chains=2, seed=1, progress=False)
+    stages.append(time.perf_counter() - start)
+    if len(stages) == 2:
+        stages.append(time.process_time() - used)
+print(*stages)
 """
+STARTS = {
+    "Gaussian": ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)", "gaussian"),
+    "binomial": ("cbpp", "prop(incidence, size) ~ period + (1 | herd)", "binomial"),
+}
 
 
-def compilation() -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return seconds of import, first fit, second fit, and computing in the first; on a clean and a filled cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-        times = []
-        for _ in range(2):
-            done = subprocess.run(
-                [sys.executable, "-c", COMPILE], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
-            )
-            times.append(tuple(float(word) for word in done.stdout.split()))
-    return times[0], times[1]
+def compilation() -> dict[str, list[tuple[float, ...]]]:
+    """Return what a first and a later start take, by model: on a clean cache, and on the one that this has filled.
+
+    Seconds of import, of the first fit, of computing in it, of a second fit, of a first posterior and of a second one.
+    """
+    times: dict[str, list[tuple[float, ...]]] = {}
+    for name, arguments in STARTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
+            command = [sys.executable, "-c", START, *arguments]
+            for _ in range(2):
+                done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+                times.setdefault(name, []).append(tuple(float(word) for word in done.stdout.split()))
+    return times
 
 
 def available() -> list[str]:
@@ -346,6 +359,7 @@ def measure(problems: list[str], programs: list[str]) -> dict[str, Any]:
     if not problems:
         known["starts"] = compilation()
         known["parts"] = parts()
+        print(json.dumps({name: known[name] for name in ("starts", "parts")}, indent=1))
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()}), Python {platform.python_version()}"
     return {**known, "machine": machine, "versions": versions(available())}
 
@@ -385,8 +399,11 @@ def timed(call: Callable[[], Any], repeats: int) -> float:
 
 def parts() -> dict[str, dict[str, float]]:
     """Return where a whole call on small data spends its time, and what a refit takes, in milliseconds."""
+    import formulaic
+
     import bayeslmm as blm
-    from bayeslmm.likelihood.lmm import LmmKernel, criterion_and_gradient
+    from bayeslmm.frequentist.optimize import Control, optimize
+    from bayeslmm.likelihood.lmm import LmmKernel, criterion_and_gradient, solve
 
     found = {}
     for name in ("sleepstudy", "nlschools", "Chem97", "ScotsSec"):
@@ -396,10 +413,14 @@ def parts() -> dict[str, dict[str, float]]:
         fit = model.fit()
         kernel = LmmKernel.from_design(model.design)
         y = model.design.y.copy()
+        fixed = item.formula.partition("~")[2].partition("+ (")[0]
         found[name] = {
+            "formulaic": timed(lambda fixed=fixed, data=data: formulaic.model_matrix(fixed, data), 50),
             "parse": timed(lambda item=item: blm.parse_formula(item.formula), 50),
             "model": timed(lambda item=item, data=data: blm.model(item.formula, data), 50),
             "kernel": timed(lambda model=model: LmmKernel.from_design(model.design), 50),
+            "search": timed(lambda kernel=kernel: optimize(kernel, Control()), 50),
+            "recovery": timed(lambda kernel=kernel, fit=fit: solve(fit.theta, kernel), 50),
             "whole": timed(lambda item=item, data=data: blm.model(item.formula, data).fit().vcov, 50),
             "evaluation": timed(lambda kernel=kernel, fit=fit: criterion_and_gradient(fit.theta, kernel), 50),
             "refit": timed(lambda fit=fit, y=y: fit.refit(y), 200),
@@ -407,9 +428,16 @@ def parts() -> dict[str, dict[str, float]]:
     return found
 
 
+FORMULAS_OF_STARTS = "; ".join(f"{name}: `{formula}`, {data}" for name, (data, formula, _) in STARTS.items()) + "."
+
+
 def page(known: dict[str, Any]) -> str:
     """Return the page of documentation."""
-    clean, later = known["starts"]
+    starts = "\n".join(
+        f"| {name} | {cache} | " + " | ".join(f"{seconds:,.2f}" for seconds in times) + " |"
+        for name, pair in known["starts"].items()
+        for cache, times in zip(("clean", "filled"), pair, strict=True)
+    )
     rows = "\n".join(
         f"| {name} | " + " | ".join(f"{part[key]:,.3f}" for key in PARTS) + " |"
         for name, part in known["parts"].items()
@@ -437,12 +465,14 @@ The formulas:
 
 ## Where a small call spends its time
 
-Milliseconds, median. *Model* is formula and data frame to design (columns of X by formulaic among it), *kernel* the
-cross-products and the symbolic step, *whole* everything including the search; *evaluation* is one criterion with its
-gradient, *refit* is `fit.refit(y)`, the same design with a new response.
+Milliseconds, median. *Formulaic* is `formulaic.model_matrix` of the fixed part alone, which a call contains; *model* is
+formula and data frame to design, formulaic and *parse* (our parser) among it; *kernel* the cross-products and the
+symbolic step; *search* the optimiser; *recovery* coefficients, group effects and their factor at the optimum; *whole*
+everything. What is left of *model* after formulaic is columns, levels and checks by pandas. *Evaluation* is one
+criterion with its gradient, *refit* is `fit.refit(y)`, the same design with a new response.
 
-| problem | parse | model | kernel | whole | evaluation | refit |
-|---|---:|---:|---:|---:|---:|---:|
+| problem | formulaic | parse | model | kernel | search | recovery | whole | evaluation | refit |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {rows}
 
 ## One evaluation beside the algebra it needs
@@ -456,13 +486,13 @@ Milliseconds of one criterion with its gradient, and of what stands beside it, t
 
 ## The first start
 
-Compiled code is cached on disk, so the first fit ever on a machine takes longer. Seconds on a clean cache and in a
-later start; *computing* is the processor time of the first fit, which depends less on what else the machine does.
+Compiled code is cached on disk, so the first fit ever on a machine takes longer, and so does the first posterior.
+Seconds on a clean cache and in a later start; *computing* is the processor time of the first fit, which depends less on
+what else the machine does. A posterior is 2 chains of 100 draws. {FORMULAS_OF_STARTS}
 
-| | import | first fit | of it computing | second fit |
-|---|---:|---:|---:|---:|
-| clean cache | {clean[0]:.1f} | {clean[1]:.1f} | {clean[3]:.1f} | {clean[2]:.3f} |
-| later start | {later[0]:.1f} | {later[1]:.2f} | {later[3]:.2f} | {later[2]:.3f} |
+| model | cache | import and data | first fit | of it computing | second fit | first posterior | second |
+|---|---|---:|---:|---:|---:|---:|---:|
+{starts}
 
 ## How this was made
 
@@ -479,7 +509,7 @@ def write_page(known: dict[str, Any]) -> None:
     place.write_text(page(known) + heading + rest)
 
 
-PARTS = ("parse", "model", "kernel", "whole", "evaluation", "refit")
+PARTS = ("formulaic", "parse", "model", "kernel", "search", "recovery", "whole", "evaluation", "refit")
 
 
 def main(arguments: list[str]) -> None:
