@@ -116,8 +116,8 @@ class Optimum:
         refit.
     x_inverse : (m, m)
         The search's own estimate of their inverse.
-    jacobian : (m, m)
-        Derivative of theta in the search coordinates.
+    layout, space
+        What the search coordinates mean.
 
     Examples
     --------
@@ -140,7 +140,13 @@ class Optimum:
     slope: NDArray[np.float64] = field(repr=False)
     x_hessian: NDArray[np.float64] | None = field(repr=False)
     x_inverse: NDArray[np.float64] = field(repr=False)
-    jacobian: NDArray[np.float64] = field(repr=False)
+    layout: Layout = field(repr=False)
+    space: Space = field(repr=False)
+
+    @cached_property
+    def jacobian(self) -> NDArray[np.float64]:
+        """Derivative (m, m) of theta in the search coordinates."""
+        return jacobian(self.layout, self.space, self.x)
 
     @cached_property
     def gradient(self) -> NDArray[np.float64]:
@@ -363,7 +369,8 @@ class _Search:
             slope=self.slope.copy(),
             x_hessian=hessian,
             x_inverse=self.inverse.copy() if hessian is None or not definite else np.linalg.inv(hessian),
-            jacobian=jacobian(layout, self.space, x),
+            layout=layout,
+            space=self.space,
         )
 
 
