@@ -474,7 +474,9 @@ def log_density_bambi(
         rows = cut_off(row_distribution(post, design, mu, chosen), design)
         return np.asarray(pm.logp(rows, np.broadcast_to(values, mu.shape)).eval(mode="FAST_COMPILE"))
     size = 1.0 if design.trials is None else design.trials
-    return family.loglik(y, mu, response_arguments(post, design, chosen), size)
+    density = family.loglik(y, mu, response_arguments(post, design, chosen), size)
+    # Of a family without a residual SD to divide, a row of weight w is w rows, as in the likelihood that was sampled.
+    return density if design.weights is None else density * design.weights
 
 
 # --- hand-over -----------------------------------------------------------------------------------------------------

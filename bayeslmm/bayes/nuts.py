@@ -15,7 +15,6 @@ from bayeslmm.bayes.latent import build_pymc_model
 from bayeslmm.bayes.marginal import available_cores, keep_complete
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.errors import MissingDependencyError, SamplingError, did_you_mean, listing
-from bayeslmm.families import check_response
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -100,8 +99,6 @@ def sample_latent(
     """
     check_sampler(sampler)
     rows = design.condensed
-    if rows.y is not None:
-        check_response(family, np.asarray(rows.y, dtype=np.float64), rows.trials, repr(design.response_name))
     began = time.perf_counter()
     centred = choose_centred(rows, family) if centred is None else checked_centred(design, centred)
     model = build_pymc_model(design, family, priors, centred=centred)

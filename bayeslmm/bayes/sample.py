@@ -10,6 +10,7 @@ import numpy as np
 from bayeslmm.bayes.posterior import Posterior, Run
 from bayeslmm.bayes.priors import FAMILIES, Priors
 from bayeslmm.errors import PriorError, SamplingError, did_you_mean, listing
+from bayeslmm.families import check_response
 from bayeslmm.likelihood.compile_time import Stopwatch
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ def sample(
     """
     check_counts(draws=draws, chains=chains, tune=tune)
     check_proper(design, priors)
+    rows = design.condensed
+    if not family.is_gaussian_identity:
+        check_response(family, np.asarray(rows.y, dtype=np.float64), rows.trials, repr(design.response_name))
     chosen, reason = choose_engine(design, family, priors, engine)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else check_seed(seed)
     clock = Stopwatch()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayeslmm as blm
 from bayeslmm.bayes import laplace_nuts
@@ -13,7 +14,7 @@ from bayeslmm.bayes.laplace_nuts import (
     resample,
     smooth,
 )
-from bayeslmm.errors import SamplingError
+from bayeslmm.errors import DataError, SamplingError
 from bayeslmm.likelihood.quadrature import adaptive_loglik
 
 CBPP = "prop(incidence, size) ~ period + (1 | herd)"
@@ -128,3 +129,20 @@ def test_the_engine_says_why_it_does_not_apply(herds):
     gaussian = blm.model("Reaction ~ Days + (1 | Subject)", blm.datasets.load("sleepstudy"))
     with pytest.raises(SamplingError, match="marginal"):
         gaussian.sample(draws=10, chains=1, engine="laplace")
+
+
+@pytest.mark.parametrize("change", [-1, 0.5])
+@pytest.mark.parametrize("engine", [None, "laplace", "latent"])
+def test_impossible_responses_are_refused_before_anything_is_drawn(change, engine):
+    data = frame().assign(count=lambda d: d["count"] + change)
+    with pytest.raises(DataError, match="must be counts"):
+        blm.model("count ~ x + (1 | g)", data, family="poisson").sample(10, engine=engine, progress=False)
+
+
+def test_a_row_of_weight_two_is_two_rows_in_leave_one_out():
+    data = frame().assign(w=lambda d: 1 + np.arange(len(d)) % 3)
+    post = blm.model("count ~ x + (1 | g)", data, family="poisson", weights="w").sample(
+        50, chains=1, seed=1, progress=False
+    )
+    single = stats.poisson.logpmf(data["count"], np.exp(post.linpred_draws()))
+    np.testing.assert_allclose(post.log_likelihood(), single * data["w"].to_numpy())
