@@ -96,12 +96,11 @@ def add_bambi_response(
         kwargs[name] = thresholds(design, family, prior) if name == "threshold" else random_scalar(name, prior)
     for name in design.auxiliary:
         kwargs[name] = seen.of(parameter_by_formula(design, priors, name))
-    if design.weights is not None:
-        if family.name != "t":
-            raise FormulaError(
-                f"prior weights have no meaning for the family {family.name!r}; give trials or an offset."
-            )
+    if design.weights is not None and family.name == "t":
         kwargs["sigma"] = kwargs["sigma"] / seen.of(np.sqrt(design.weights))
+    elif design.weights is not None:
+        # A row of weight w is w rows, as in the Laplace engine.
+        design = replace(design, weights=None, survey_weights=design.likelihood_weights)
     eta = seen.of(eta)
     parent = theirs.likelihood.parent
     transform = getattr(theirs, "transform_backend_eta", None)

@@ -146,3 +146,19 @@ def test_a_row_of_weight_two_is_two_rows_in_leave_one_out():
     )
     single = stats.poisson.logpmf(data["count"], np.exp(post.linpred_draws()))
     np.testing.assert_allclose(post.log_likelihood(), single * data["w"].to_numpy())
+
+
+def test_a_row_of_weight_two_is_two_rows_in_the_pymc_model():
+    data = frame().assign(w=lambda d: 1 + np.arange(len(d)) % 3)
+    again = data.loc[data.index.repeat(data["w"])]
+    # Without predictors: they would be centred at other means.
+    priors = {"Intercept": blm.Prior("Normal", mu=0, sigma=2), "sd_g": blm.Prior("HalfNormal", sigma=1)}
+    values = []
+    for rows, weights in ((data, "w"), (again, None)):
+        pm_model = blm.model("count ~ 1 + (1 | g)", rows, family="poisson", weights=weights, priors=priors).to_pymc()
+        shapes = pm_model.eval_rv_shapes()
+        point = {pm_model.rvs_to_values[rv]: np.full(shapes[rv.name], 0.3) for rv in pm_model.free_RVs}
+        terms = [pm_model.logp(vars=[pm_model["y"]]), *pm_model.potentials]
+        terms = pm_model.replace_rvs_by_values(terms)
+        values.append(sum(float(term.eval(point, mode="FAST_COMPILE", on_unused_input="ignore")) for term in terms))
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
