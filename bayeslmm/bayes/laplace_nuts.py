@@ -32,6 +32,8 @@ from bayeslmm.bayes.laplace_entry import (
 from bayeslmm.bayes.logposterior import shear_of
 from bayeslmm.bayes.marginal import STATISTICS, Mode, available_cores, axes_at, keep_complete, one_blas_thread
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, is_correlated, is_homogeneous
+from bayeslmm.bayes.proposals import METHOD, fit_proposal
+from bayeslmm.bayes.surrogate import FLATTENED, fit_surrogate
 from bayeslmm.datatree import posterior_dataset
 from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood.compile_time import Stopwatch
@@ -52,6 +54,13 @@ LOOSE = 1e-4
 """Newton decrement at which the sampler's search for the mode ends; what is left is taken without a new curvature."""
 WORST_PARETO_K = 0.7
 CHUNK = 250
+SLOW_EVALUATION = 2.5e-4
+"""Seconds of an evaluation above which a stand-in for the density is learned, instead of running NUTS on it."""
+FACTORISATIONS = 6
+SUM_SECONDS = 1.1e-8
+WORST_STAND_IN_K = 0.7
+LEAST_EFFICIENCY = 0.4
+PILOT_CHUNK = 25
 FEWEST = 25
 """Draws below which the tail of their weights has fewer than the five that ArviZ needs."""
 
@@ -87,6 +96,24 @@ class LaplaceDensity:
     mean: NDArray[np.float64]
     precision: NDArray[np.float64]
     constant: float
+
+    @property
+    def size(self) -> int:
+        """How many numbers are sampled."""
+        return len(self.active)
+
+    @property
+    def seconds(self) -> float:
+        """What a value and its gradient cost on a usual processor: counted from factor and cells, not measured."""
+        cells = self.kernel.cells
+        columns = len(cells.root_at) if len(cells.root_at) else cells.Z.shape[1]
+        per_cell = columns * (columns + 3) / 2 + cells.X.shape[1]
+        return FACTORISATIONS * self.kernel.analysis.seconds + len(cells.y) * per_cell * SUM_SECONDS
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether an evaluation costs so much that NUTS would be slower than learning a stand-in."""
+        return self.seconds > SLOW_EVALUATION
 
     @property
     def active(self) -> NDArray[np.intp]:
@@ -126,6 +153,24 @@ class LaplaceDensity:
             np.eye(size) if spread is None else np.ascontiguousarray(spread),
             tolerance,
         )
+
+    def evaluate_whitened(self, state: LaplaceState, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the log posterior and its gradient in whitened coordinates.
+
+        Parameters
+        ----------
+        state : LaplaceState
+            A state with centre and axes.
+        w : ndarray (a,)
+            Whitened point.
+
+        Returns
+        -------
+        value : float
+        gradient : ndarray (a,)
+        """
+        value, gradient = whitened_laplace(state, w)
+        return float(value), gradient
 
     def start(self) -> NDArray[np.float64]:
         """Return a plausible point: every group effect with half a unit of the linear predictor."""
@@ -275,6 +320,7 @@ def sample_laplace(
     progress: bool = False,
     target_accept: float | None = None,
     cores: int | None = None,
+    method: str | None = None,
     reason: str = "",
 ) -> Posterior:
     """Draw from the posterior of a generalised model with coefficients and group effects integrated out by Laplace.
@@ -299,6 +345,9 @@ def sample_laplace(
         Acceptance the step size is tuned to; 0.8 when absent.
     cores : int, optional
         Chains at a time.
+    method : {"nuts", "proposals"}, optional
+        NUTS, or independent draws from a stand-in for the density (`bayeslmm.bayes.surrogate`). When absent, the
+        latter where an evaluation is dear, unless warm-up or acceptance are given.
     reason : str
         Why this engine.
 
@@ -322,41 +371,161 @@ def sample_laplace(
     # A tail of a hundred columns gains nothing from threads, and waits for them on a busy machine.
     with one_blas_thread(True):
         mode = find_laplace_mode(density)
-    tune = TUNE if tune is None else tune
     cores = min(chains, cores or available_cores())
-    w, statistics, notes = _run_nuts(
-        density, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress, cores=cores,
-        target_accept=TARGET_ACCEPT if target_accept is None else target_accept,
-    )  # fmt: skip
-    x = mode.x + w @ mode.spread.T
-    beta, effects, log_weights = conditional_draws(density, x, seed=seed, cores=cores)
-    smoothed, k = smooth(log_weights)
+    raw = None
+    if method == "proposals" or (method is None and tune is None and target_accept is None and density.is_slow):
+        raw = draw_from_stand_in(density, mode, draws=draws, chains=chains, seed=seed, cores=cores)
+    if raw is None or (method is None and raw.stand_in_k > WORST_STAND_IN_K):
+        raw = draw_by_nuts(
+            density, mode, draws=draws, tune=TUNE if tune is None else tune, chains=chains, seed=seed,
+            progress=progress, cores=cores, target_accept=TARGET_ACCEPT if target_accept is None else target_accept,
+        )  # fmt: skip
+    smoothed, k = smooth(raw.log_weights)
     kept = resample(smoothed, np.random.default_rng([seed, 2]))
     efficiency = 1.0 / float(np.sum(np.exp(2 * smoothed))) / smoothed.size
-    chain = np.arange(x.shape[0])[:, None]
-    statistics["log_weight"] = log_weights
+    chain = np.arange(raw.x.shape[0])[:, None]
     tree = _labelled(
         density,
         family,
-        x[chain, kept],
-        beta[chain, kept],
-        {name: value[chain, kept] for name, value in effects.items()},
-        statistics,
+        raw.x[chain, kept],
+        raw.beta[chain, kept],
+        {name: value[chain, kept] for name, value in raw.effects.items()},
+        {**raw.statistics, "log_weight": raw.log_weights},
     )
     run = Run(
         engine="Laplace",
-        method="NUTS",
-        sampler=f"nutpie {version('nutpie')}",
-        draws=x.shape[1],
-        chains=x.shape[0],
-        tune=tune,
+        method=raw.method,
+        sampler=f"nutpie {version('nutpie')}" if raw.method == "NUTS" else "bayeslmm",
+        draws=raw.x.shape[1],
+        chains=raw.x.shape[0],
+        tune=raw.tune,
         seed=seed,
         seconds=clock.seconds(),
         pareto_k=k,
         reason=reason,
-        notes=(*notes, _quality(k, efficiency), *clock.notes()),
+        notes=(*raw.notes, _quality(k, efficiency), *clock.notes()),
     )
     return Posterior(design, family, priors, tree, run)
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Draws from an approximate posterior, before their weights correct them.
+
+    Parameters
+    ----------
+    x : ndarray (C, D, d)
+        Sampled vectors.
+    beta : ndarray (C, D, p)
+        Coefficients.
+    effects : dict of str to ndarray (C, D, J, K)
+        Group effects by factor.
+    log_weights : ndarray (C, D)
+        Exact over approximate density, up to a constant.
+    statistics : dict of str to ndarray (C, D)
+        How the sampler fared.
+    method : str
+        "NUTS" or "independent proposals".
+    tune : int
+        Warm-up steps per chain.
+    notes : tuple of str
+        Remarks for the reader.
+    stand_in_k : float
+        Shape of the tail of the Laplace posterior over its stand-in; not a number for NUTS.
+    """
+
+    x: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    effects: dict[str, NDArray[np.float64]]
+    log_weights: NDArray[np.float64]
+    statistics: dict[str, NDArray[Any]]
+    method: str
+    tune: int = 0
+    notes: tuple[str, ...] = ()
+    stand_in_k: float = float("nan")
+
+
+def draw_from_stand_in(
+    density: LaplaceDensity, mode: Mode, *, draws: int, chains: int, seed: int, cores: int
+) -> WeightedDraws | None:
+    """Draw from a stand-in for the approximate posterior that a few hundred evaluations gave.
+
+    Parameters
+    ----------
+    density : LaplaceDensity
+        The approximate posterior.
+    mode : Mode
+        Its mode and axes.
+    draws, chains : int
+        Draws per chain, and chains.
+    seed : int
+        Makes the draws reproducible, whatever the number of cores.
+    cores : int
+        Threads.
+
+    Returns
+    -------
+    WeightedDraws or None
+        None where no stand-in can be learned that is worth drawing from.
+    """
+    rng = np.random.default_rng([seed, 3])
+
+    def part(points: NDArray[np.float64]) -> list[tuple[float, NDArray[np.float64]]]:
+        state = density.state(mode.x, mode.spread)
+        return [density.evaluate_whitened(state, point) for point in points]
+
+    with one_blas_thread(True), ThreadPoolExecutor(max_workers=cores) as pool:
+
+        def evaluate(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            parts = np.array_split(points, max(1, len(points) // PILOT_CHUNK))
+            values, slopes = zip(*(pair for pairs in pool.map(part, parts) for pair in pairs), strict=True)
+            return np.array(values), np.array(slopes)
+
+        stand_in = fit_surrogate(fit_proposal(density, mode), evaluate, rng)
+        if not stand_in.efficiency > LEAST_EFFICIENCY:
+            return None
+        w = stand_in.draw(rng, chains, draws, FLATTENED)
+        log_stand_in = FLATTENED * stand_in.logpdf(w.reshape(-1, density.size)).reshape(chains, draws)
+    x = mode.x + w @ mode.spread.T
+    beta, effects, exact, approximate = conditional_draws(density, x, seed=seed, cores=cores)
+    _, k = smooth(approximate - log_stand_in)
+    return WeightedDraws(x, beta, effects, exact - log_stand_in, {"lp": approximate}, METHOD, stand_in_k=k)
+
+
+def draw_by_nuts(
+    density: LaplaceDensity, mode: Mode, *, draws: int, tune: int, chains: int, seed: int, progress: bool, cores: int,
+    target_accept: float,
+) -> WeightedDraws:  # fmt: skip
+    """Draw from the approximate posterior by NUTS.
+
+    Parameters
+    ----------
+    density : LaplaceDensity
+        The approximate posterior.
+    mode : Mode
+        Its mode and axes.
+    draws, tune, chains : int
+        Draws and warm-up steps per chain, and chains.
+    seed : int
+        Makes the draws reproducible.
+    progress : bool
+        Show a bar.
+    cores : int
+        Chains at a time.
+    target_accept : float
+        Acceptance the step size is tuned to.
+
+    Returns
+    -------
+    WeightedDraws
+    """
+    w, statistics, notes = _run_nuts(
+        density, mode, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress, cores=cores,
+        target_accept=target_accept,
+    )  # fmt: skip
+    x = mode.x + w @ mode.spread.T
+    beta, effects, exact, approximate = conditional_draws(density, x, seed=seed, cores=cores)
+    return WeightedDraws(x, beta, effects, exact - approximate, statistics, "NUTS", tune, notes)
 
 
 def _quality(k: float, efficiency: float) -> str:
@@ -404,7 +573,7 @@ def _run_nuts(
 
 def conditional_draws(
     density: LaplaceDensity, x: NDArray[np.float64], *, seed: int, cores: int
-) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
     """Draw coefficients and group effects from the Gaussian at the mode of each sampled vector.
 
     Parameters
@@ -424,8 +593,10 @@ def conditional_draws(
         Coefficients.
     effects : dict of str to ndarray (C, D, J, K)
         Group effects by factor.
-    log_weights : ndarray (C, D)
-        Exact over approximate density, up to a constant.
+    exact : ndarray (C, D)
+        Exact log joint density of vector, coefficients and effects, less that of the latter two given the vector.
+    approximate : ndarray (C, D)
+        Approximate log posterior of the vector: the same, if the Gaussian were exact.
     """
     chains, draws, size = x.shape
     points = np.ascontiguousarray(x.reshape(-1, size))
@@ -454,9 +625,9 @@ def conditional_draws(
             density.design.factors, kernel.analysis.first_row, kernel.layout.n_effects, strict=True
         )
     }
-    logs = exact - approximate
-    log_weights = np.where(np.isfinite(logs), logs, -np.inf).reshape(chains, draws)
-    return beta.reshape(chains, draws, p), effects, log_weights
+    ok = np.isfinite(exact) & np.isfinite(approximate)
+    exact, approximate = np.where(ok, exact, -np.inf), np.where(ok, approximate, 0.0)
+    return beta.reshape(chains, draws, p), effects, exact.reshape(chains, draws), approximate.reshape(chains, draws)
 
 
 def smooth(log_weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
@@ -105,7 +105,29 @@ class AxisDensity:
             The draws.
         """
         piece = rng.choice(len(self.mass), count, p=self.mass / self.mass.sum())
-        uniform = 1 - rng.random(count)
+        return self._within(piece, 1 - rng.random(count))
+
+    def quantile(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where a probability (S,) lies below.
+
+        Parameters
+        ----------
+        probability : ndarray (S,)
+            Between 0 and 1.
+
+        Returns
+        -------
+        ndarray (S,)
+            Quantiles.
+        """
+        share = self.mass / self.mass.sum()
+        ends = np.cumsum(share)
+        piece = np.minimum(np.searchsorted(ends, probability), len(share) - 1)
+        part = np.clip((probability - ends[piece] + share[piece]) / share[piece], 1e-300, 1.0)
+        return self._within(piece, np.where(piece == len(self.knots), np.clip(1.0 - part, 1e-300, 1.0), part))
+
+    def _within(self, piece: NDArray[np.intp], uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the point of each piece (S,) below which a share of its mass lies; in the last piece, above which."""
         left, right = piece == 0, piece == len(self.knots)
         inner = np.clip(piece - 1, 0, len(self.knots) - 2)
         rise = np.diff(self.log_height)[inner]
@@ -132,6 +154,48 @@ class AxisDensity:
         value = np.interp(w, self.knots, self.log_height)
         value -= self.left * np.maximum(self.knots[0] - w, 0) + self.right * np.maximum(w - self.knots[-1], 0)
         return value - np.log(self.mass.sum())
+
+    def slope(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the derivative of the log density at each w (S,).
+
+        Parameters
+        ----------
+        w : ndarray (S,)
+            Points.
+
+        Returns
+        -------
+        ndarray (S,)
+            Slopes.
+        """
+        slopes = np.concatenate([[self.left], np.diff(self.log_height) / np.diff(self.knots), [-self.right]])
+        return np.asarray(slopes[np.searchsorted(self.knots, w, side="right")])
+
+    def cdf(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability below each w (S,).
+
+        Parameters
+        ----------
+        w : ndarray (S,)
+            Points.
+
+        Returns
+        -------
+        ndarray (S,)
+            Probabilities.
+        """
+        share = self.mass / self.mass.sum()
+        before = np.concatenate([[0.0], np.cumsum(share)])
+        piece = np.searchsorted(self.knots, w, side="right")
+        inner = np.clip(piece - 1, 0, len(self.knots) - 2)
+        rise, width = np.diff(self.log_height)[inner], np.diff(self.knots)[inner]
+        part = np.clip((w - self.knots[inner]) / width, 0.0, 1.0)
+        between = before[inner + 1] + share[inner + 1] * (
+            part * _mean_exponential(part * rise) / _mean_exponential(rise)
+        )
+        below = share[0] * np.exp(self.left * np.minimum(w - self.knots[0], 0.0))
+        above = 1.0 - share[-1] * np.exp(self.right * np.minimum(self.knots[-1] - w, 0.0))
+        return np.where(piece == 0, below, np.where(piece == len(self.knots), above, between))
 
 
 def _mean_exponential(rise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,18 +253,51 @@ class Proposal:
         ndarray (S,)
             Log densities.
         """
-        close = sum(axis.logpdf(column) for axis, column in zip(self.close, w.T, strict=True))
-        wide = sum(axis.logpdf(column) for axis, column in zip(self.wide, w.T, strict=True))
+        close, wide = self.parts(w)
         return np.logaddexp(np.log1p(-WIDE_SHARE) + close, np.log(WIDE_SHARE) + wide)
 
+    def parts(self, w: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the log density of each row of w (S, d) under the close and under the wide proposals.
 
-def fit_proposal(density: LogPosterior, mode: Mode) -> Proposal:
+        Parameters
+        ----------
+        w : ndarray (S, d)
+            Points.
+
+        Returns
+        -------
+        close, wide : ndarray (S,)
+            Log densities.
+        """
+        close = np.sum([axis.logpdf(column) for axis, column in zip(self.close, w.T, strict=True)], axis=0)
+        wide = np.sum([axis.logpdf(column) for axis, column in zip(self.wide, w.T, strict=True)], axis=0)
+        return close, wide
+
+
+class Whitened(Protocol):
+    """A log density in whitened coordinates."""
+
+    @property
+    def size(self) -> int:
+        """How many coordinates there are."""
+        ...
+
+    def state(self, centre: NDArray[np.float64], spread: NDArray[np.float64]) -> Any:
+        """Return the numbers of one thread."""
+        ...
+
+    def evaluate_whitened(self, state: Any, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Return the log density and its gradient."""
+        ...
+
+
+def fit_proposal(density: Whitened, mode: Mode) -> Proposal:
     """Return the proposal that follows the posterior from its mode along each axis, as far as there is any mass.
 
     Parameters
     ----------
-    density : LogPosterior
-        The marginal log posterior.
+    density : Whitened
+        The log posterior.
     mode : Mode
         Its mode and axes.
 

@@ -39,7 +39,7 @@ def refitter(design: Design, family: Family, priors: Priors, engine: Any = None,
     engine : {"marginal", "laplace", "latent"}, optional
         As in `sample`.
     method : {"nuts", "proposals"}, default "nuts"
-        Of the marginal engine; not left to the clock, so that draws depend on the seed alone.
+        Of the marginal and the Laplace engine; not left to the clock, so that draws depend on the seed alone.
 
     Returns
     -------
@@ -54,8 +54,7 @@ def refitter(design: Design, family: Family, priors: Priors, engine: Any = None,
         return latent_refitter(design, family, priors, reason)
 
     def refit(part: Design, rows: NDArray[np.intp] | None, **settings: Any) -> Posterior:
-        how = {"method": method} if chosen == "marginal" else {}
-        return sample(part, family, priors, engine=chosen, progress=False, **how, **settings)
+        return sample(part, family, priors, engine=chosen, progress=False, method=method, **settings)
 
     return refit
 

@@ -74,8 +74,8 @@ def sample(
         when the weights say the approximation is too poor, unless this engine was asked for. "latent" runs NUTS on the
         PyMC model. Chosen by the model when absent.
     method : {"nuts", "proposals"}, optional
-        For the marginal engine: NUTS, or independent proposals that follow the posterior along its axes, corrected
-        exactly. Chosen by what one evaluation costs when absent.
+        For the marginal and the Laplace engine: NUTS, or independent draws from an approximation of the posterior
+        of the variance parameters, corrected exactly. Chosen by what one evaluation costs when absent.
     progress : bool, default True
         Show a progress bar.
     target_accept : float, optional
@@ -114,6 +114,8 @@ def sample(
     rows = design.condensed
     if not family.is_gaussian_identity:
         check_response(family, np.asarray(rows.y, dtype=np.float64), rows.trials, repr(design.response_name))
+    if method is not None and method not in METHODS:
+        raise SamplingError(f"method={method!r} is not one of {listing(map(repr, METHODS))}.")
     chosen, reason = choose_engine(design, family, priors, engine)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else check_seed(seed)
     clock = Stopwatch()
@@ -122,7 +124,7 @@ def sample(
 
         post = sample_laplace(
             design, family, priors, draws=draws, tune=tune, chains=chains, seed=seed, progress=progress,
-            target_accept=target_accept, cores=cores, reason=reason,
+            target_accept=target_accept, cores=cores, method=method, reason=reason,
         )  # fmt: skip
         if engine is not None or not post.run.pareto_k > WORST_PARETO_K:
             return post
@@ -190,8 +192,6 @@ def draw_marginal(
     from bayeslmm.bayes.marginal import sample_nuts
     from bayeslmm.bayes.proposals import sample_proposals
 
-    if method is not None and method not in METHODS:
-        raise SamplingError(f"method={method!r} is not one of {listing(map(repr, METHODS))}.")
     options = {name: value for name, value in options.items() if value is not None or name == "tune"}
     cost = f"one evaluation costs about {density.seconds * 1e3:.1g} ms"
     if method == "proposals" or (method is None and density.seconds > SLOW_EVALUATION):
