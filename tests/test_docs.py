@@ -40,7 +40,11 @@ def test_every_page_is_in_a_table_of_contents():
         for page in PAGES[1:]
         for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     )
-    listed = {line for line in trees.splitlines() if line and ":" not in line and not line.endswith("/")}
+    listed = {
+        re.sub(r".*<(.+)>$", r"\1", line)
+        for line in trees.splitlines()
+        if line and ":" not in line and not line.endswith("/")
+    }
     pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES[1:]} - {"index"}
     stories = {f"stories/{path.stem}" for path in (ROOT / "examples").glob("*.py") if not path.stem.endswith("_app")}
     assert listed == pages | stories

@@ -197,14 +197,14 @@ def _no_scale(name: str) -> DataError:
     )
 
 
-def _finite(values: Floats, name: str) -> Floats:
+def _finite(values: Floats, name: str, role: str = "") -> Floats:
     infinite = int(np.count_nonzero(np.isinf(values)))
     if infinite:
         raise DataError(
             f"column {name!r} is infinite in {infinite} row{'s' * (infinite != 1)}.\n"
             "  Infinity is not a missing value: correct it, or set it to NaN to leave the rows out."
             + "\n  An offset log(exposure) is minus infinity where the exposure is zero."
-            * (name == "offset")
+            * ("offset" in (name, role))
         )
     return values
 
@@ -436,6 +436,8 @@ def numbers(series: pd.Series, role: str) -> Floats:
     >>> numbers(pd.Series([1, 2], name="w"), "weights")
     array([1., 2.])
     """
+    if pd.api.types.is_float_dtype(series.dtype):
+        return _finite(series.to_numpy(dtype=np.float64), str(series.name), role)
     values = values_of(series, str(series.name))
     if isinstance(values, pd.Categorical):
         raise DataError(f"{role}={series.name!r} must hold numbers, and the column holds text or categories.")
