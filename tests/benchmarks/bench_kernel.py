@@ -488,7 +488,8 @@ Milliseconds of one criterion with its gradient, and of what stands beside it, t
 
 Compiled code is cached on disk, so the first fit ever on a machine takes longer, and so does the first posterior.
 Seconds on a clean cache and in a later start; *computing* is the processor time of the first fit, which depends less on
-what else the machine does. A posterior is 2 chains of 100 draws. {FORMULAS_OF_STARTS}
+what else the machine does. A posterior is 2 chains of 100 draws.
+{FORMULAS_OF_STARTS}
 
 | model | cache | import and data | first fit | of it computing | second fit | first posterior | second |
 |---|---|---:|---:|---:|---:|---:|---:|
