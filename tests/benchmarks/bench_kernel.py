@@ -338,10 +338,13 @@ def versions(programs: list[str]) -> str:
     return ", ".join(parts)
 
 
+SHORT = {"one grouping factor only": "-", "not measured": ""}
+
+
 def cell(result: dict[str, Any], own: float) -> str:
-    """Return one program's cell: median, and the ratio to ours."""
+    """Return one program's cell: median, and the ratio to ours; short, so that the table fits a page."""
     if "failure" in result:
-        return result["failure"]
+        return SHORT.get(result["failure"], result["failure"].replace("more than ", "> ").partition(" for ")[0])
     median = statistics.median(result["seconds"])
     few = f", {len(result['seconds'])} calls" if len(result["seconds"]) < CALLS else ""
     return f"{1e3 * median:,.1f} ({median / own:,.1f} x{few})"
@@ -368,18 +371,18 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
     """Return the table of whole calls as Markdown."""
     peers = ["mixedlm", "lme-python", "statsmodels", "lme4"]
     lines = [
-        "| problem | structure | bayeslmm, ms | evaluations | peak, MB | " + " | ".join(peers) + " |",
-        "|---|---|---:|---:|---:|" + "---:|" * len(peers),
+        "| problem | bayeslmm, ms | steps | peak, MB | " + " | ".join(peers) + " |",
+        "|---|---:|---:|---:|" + "---:|" * len(peers),
     ]
-    for problem, item in PROBLEMS.items():
+    for problem in PROBLEMS:
         mine = measured.get(problem, {}).get("bayeslmm", {"failure": "not measured"})
         if "failure" in mine:
-            lines.append(f"| {problem} | {item.structure} | {mine['failure']} |" + " |" * (2 + len(peers)))
+            lines.append(f"| {problem} | {mine['failure']} |" + " |" * (2 + len(peers)))
             continue
         own = statistics.median(mine["seconds"])
         others = [cell(measured[problem].get(name, {"failure": "not measured"}), own) for name in peers]
         lines.append(
-            f"| {problem} | {item.structure} | {1e3 * own:,.1f} | {mine['evaluations']} | {mine['peak']:,.0f} | "
+            f"| {problem} | {1e3 * own:,.1f} | {mine['evaluations']} | {mine['peak']:,.0f} | "
             + " | ".join(others)
             + " |"
         )
@@ -446,18 +449,18 @@ def page(known: dict[str, Any]) -> str:
         f"| {name} | {beside} | {own:,.1f} | {other:,.1f} | {own / other:.2f} |"
         for name, beside, own, other in known.get("evaluations", ())
     )
-    formulas = "\n".join(f"- {name}: `{PROBLEMS[name].formula}`" for name in PROBLEMS)
+    formulas = "\n".join(f"- {name} ({item.structure}): `{item.formula}`" for name, item in PROBLEMS.items())
     return f"""# Benchmarks
 
 Linear mixed models by REML, whole calls: formula and data frame in, fitted object with standard errors out. Median of
-{CALLS} calls after one to warm up, in milliseconds; in brackets how many times longer than bayeslmm. Peak memory is
-what the calls needed above the loaded data and libraries.
+{CALLS} calls after one to warm up, in milliseconds; in brackets how many times longer than bayeslmm. *Steps* are
+evaluations of the criterion, *peak* is the memory that the calls needed above the loaded data and libraries.
 
 {table(known["problems"])}
 
 A program that has used {BUDGET:.0f} seconds begins no further call (the number of calls is then given), and is stopped
-after {LIMIT:.0f} seconds. statsmodels' mixed model has one grouping factor. lme-python is given strings and polars
-frames, lme4 a data frame read from CSV.
+after {LIMIT:.0f} seconds (shown as >). statsmodels' mixed model has one grouping factor (-). lme-python is given
+strings and polars frames, lme4 a data frame read from CSV.
 
 The formulas:
 
