@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import secrets
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -410,9 +409,12 @@ def _sampling_code(chosen: argparse.Namespace) -> str:
 
 @contextmanager
 def _stopwatch(what: str) -> Iterator[None]:
-    start = time.perf_counter()
+    from bayeslmm.likelihood.compile_time import Stopwatch
+
+    clock = Stopwatch()
     yield
-    print(f"{what} in {time.perf_counter() - start:.2f} s", file=sys.stderr)
+    compiling = f", after {clock.compiling():.0f} s of compiling, once on this machine" if clock.notes() else ""
+    print(f"{what} in {clock.seconds():.2f} s{compiling}", file=sys.stderr)
 
 
 @contextmanager

@@ -128,3 +128,30 @@ def test_an_unknown_method_is_refused():
     model = blm.model("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"), family="binomial")
     with pytest.raises(SamplingError, match="is not one of 'nuts', 'proposals'"):
         model.sample(method="hmc", draws=10, progress=False)
+
+
+@pytest.mark.slow
+def test_the_learned_stand_in_is_calibrated(monkeypatch):
+    """Simulations small enough to repeat, forced onto the route that large data take by themselves."""
+    monkeypatch.setattr("bayeslmm.bayes.laplace_nuts.SLOW_EVALUATION", 0.0)
+    rng = np.random.default_rng(0)
+    g, h = (axis.ravel() for axis in np.meshgrid(np.arange(20), np.arange(6)))
+    frame = {
+        "g": [f"g{i}" for i in g],
+        "h": [f"h{i}" for i in h],
+        "x": rng.normal(size=g.size).round(2),
+        "n": np.full(g.size, 8),
+        "k": rng.integers(0, 9, g.size),
+    }
+    priors = {
+        "beta": blm.Prior("Normal", mu=0, sigma=1),
+        "Intercept": blm.Prior("Normal", mu=0, sigma=1),
+        "sd": blm.Prior("HalfNormal", sigma=1),
+    }
+    model = blm.model("cbind(k, n - k) ~ x + (x | g) + (1 | h)", frame, family="binomial", priors=priors)
+    assert model.sample(100, chains=2, seed=1, progress=False, engine="laplace").run.method == "independent proposals"
+    result = blm.sbc(model, 100, seed=1, engine="laplace")
+    table = result.uniformity(level=1 - 0.05 / result.ranks.shape[1])
+    print(f"\n{table.to_string()}\nPareto k: {np.quantile(result.pareto_k, [0.5, 0.9, 1.0]).round(2)}")
+    assert table["p"].min() > 0.05 / result.ranks.shape[1], str(result)
+    assert table["inside"].all(), str(result)
