@@ -22,6 +22,8 @@ MOST_RHAT = 1.01
 RHAT_NOISE = 10.0
 LEAST_ESS_PER_CHAIN = 100
 LEAST_BFMI = 0.3
+CURVES = "observed black, replicated blue"
+"""Which is which in ArviZ's predictive plots."""
 PPC_KINDS: Mapping[str, str] = {
     "dist": "plot_ppc_dist",
     "tstat": "plot_ppc_tstat",
@@ -448,7 +450,7 @@ def name_the_axis(plot: PlotCollection, text: str) -> PlotCollection:
     """
     from arviz_plots.visuals import labelled_x
 
-    plot.map(labelled_x, "xlabel", ignore_aes="all", text=f"{text}: observed black, replicated blue")
+    plot.map(labelled_x, "xlabel", ignore_aes="all", text=f"{text}: {CURVES}")
     return plot
 
 

@@ -147,6 +147,7 @@ def groups_view(
     """
     import arviz_plots
 
+    from bayeslmm.bayes.checks import CURVES
     from bayeslmm.bayes.group_checks import group_statistics
 
     if by is None:
@@ -162,7 +163,7 @@ def groups_view(
     label = "proportion" if proportion else name
     for group in ("posterior_predictive", "observed_data"):
         tree[group] = tree[group].to_dataset().isel({by: order}).rename({name: label})
-    axis = f"{by}: {post.design.response_name} observed black, replicated blue"
+    axis = f"{by}: {post.design.response_name} {CURVES}"
     options["visuals"] = {"xlabel": {"text": axis}, **options.get("visuals", {})}
     options.setdefault("ci_kind", "eti")
     plot = arviz_plots.plot_ppc_interval(tree, **options)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike, NDArray
 
-    from bayeslmm.formula.design import Design
+    from bayeslmm.formula.design import Design, GroupTerm
     from bayeslmm.formula.terms import RandomTerm
     from bayeslmm.frequentist.bootstrap import Outcome
     from bayeslmm.frequentist.glmm_checks import Audit, GlmmResidual
@@ -389,14 +389,11 @@ class GlmmFit(EstimatedFit):
         limit = {"logit": 1.0, "log": 1.0, "cloglog": 1.0, "probit": 0.5}.get(self.response_family.link)
         if limit is None or self.singular:
             return ""
-        frame = self.variance_parameters.frame(1.0)
         text, named = self.design.formula.text, []
         for term, entry in zip(self.design.condensed.terms, self.varcorr.entries, strict=True):
             wide = entry.sd * np.sqrt(np.mean(term.Z**2, axis=0)) > limit * EXTREME_SD
-            names = [f"sd_{term.factor}[{effect}]" for effect in term.effects]
-            log_se = np.array([np.log(frame["upper"].get(n, np.nan) / frame["estimate"].get(n, 1.0)) for n in names])
             alike = "Intercept" in term.effects and _levels_are_pure(self, term.codes, len(term.levels))
-            if alike or (wide & ~(log_se < 0.5)).any():
+            if alike or (wide.any() and (wide & ~(self._log_errors(term) < 0.5)).any()):
                 named.append(text[slice(*term.term.span)])
         if not named:
             return ""
@@ -405,6 +402,12 @@ class GlmmFit(EstimatedFit):
             "alike, and no spread between levels\n  is wide enough for that. Leave the term out, or "
             'sample() with a prior such as Prior("HalfNormal", sigma=2.5) on it.'
         )
+
+    def _log_errors(self, term: GroupTerm) -> NDArray[np.float64]:
+        """Return the standard error of the logarithm of each SD of a term; not a number where there is none."""
+        frame = self.variance_parameters.frame(1.0)
+        names = [f"sd_{term.factor}[{effect}]" for effect in term.effects]
+        return np.array([np.log(frame["upper"].get(n, np.nan) / frame["estimate"].get(n, 1.0)) for n in names])
 
     # --- fitted values -------------------------------------------------------------------------------------------
 
@@ -949,6 +952,13 @@ class GlmmFit(EstimatedFit):
         -------
         matplotlib.axes.Axes
             The axes.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> fit = blm.glmer("prop(incidence, size) ~ period + (1 | herd)", blm.datasets.load("cbpp"))
+        >>> fit.plot_qq().get_ylabel()
+        'quantile residual'
         """
         from bayeslmm.frequentist.glmm_checks import quantile_qq
 

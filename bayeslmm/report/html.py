@@ -268,9 +268,6 @@ def _check_section(post: Fit | None) -> Section | None:
     if post is None:
         return None
     figure = figure_of(cast("Any", post).plot_ppc())
-    for ax in figure.axes:
-        ax.set_title("")
-        ax.set_xlabel(post.design.response_name)
     caption = (
         "The observed responses (black) against responses simulated from the posterior (blue): where the two part, the "
         "model misses something."
