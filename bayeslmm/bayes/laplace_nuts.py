@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates
 from bayeslmm.bayes.labels import data_groups, variance_draws
 from bayeslmm.bayes.laplace_entry import (
@@ -30,7 +31,7 @@ from bayeslmm.bayes.laplace_entry import (
     whitened_laplace,
 )
 from bayeslmm.bayes.logposterior import shear_of
-from bayeslmm.bayes.marginal import STATISTICS, Mode, available_cores, axes_at, keep_complete, one_blas_thread
+from bayeslmm.bayes.marginal import Mode, available_cores, axes_at, keep_complete, one_blas_thread
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, is_correlated, is_homogeneous
 from bayeslmm.bayes.proposals import METHOD, fit_proposal
 from bayeslmm.bayes.surrogate import FLATTENED, fit_surrogate
@@ -540,35 +541,15 @@ def _run_nuts(
     target_accept: float,
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[Any]], tuple[str, ...]]:  # fmt: skip
     """Return draws of the whitened vector (C, D, a), sampler statistics, and notes."""
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
 
-    size = mode.spread.shape[1]
-
-    def make_logp() -> Any:
+    def make_density() -> Any:
         state = density.state(mode.x, mode.spread)
         return lambda w: whitened_laplace(state, w)
 
-    def make_expand(*_: Any) -> Any:
-        return lambda w: {"w": w}
-
-    def initial(chain_seed: int) -> NDArray[np.float64]:
-        return np.asarray(0.5 * np.random.default_rng(chain_seed).standard_normal(size))
-
-    model = from_pyfunc(
-        size, make_logp, make_expand, [np.dtype("float64")], [(size,)], ["w"], make_initial_point_fn=initial
-    )
+    work = Chains(mode.spread.shape[1], draws, tune, chains, cores, seed, progress, target_accept, jitter=0.5)
     with one_blas_thread(cores > 1):
-        tree = nutpie.sample(
-            model, draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress_bar=progress,
-            target_accept=target_accept, save_warmup=False,
-        )  # fmt: skip
-    statistics = {
-        ours: np.asarray(tree["sample_stats"][theirs].values)
-        for theirs, ours in STATISTICS.items()
-        if theirs in tree["sample_stats"]
-    }
-    return keep_complete(np.asarray(tree["posterior"]["w"].values, dtype=np.float64), statistics, draws)
+        w, statistics = work.run_callable(make_density)
+    return keep_complete(w, statistics, draws)
 
 
 def conditional_draws(

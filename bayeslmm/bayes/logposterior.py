@@ -19,12 +19,14 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf, log, pi
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numba.core import types
 
 from bayeslmm.bayes.coordinates import PLAN, Coordinates, coordinates, plan_words, pull, unpack
+from bayeslmm.bayes.folding import FIELDS as FOLDS
+from bayeslmm.bayes.folding import Folds, fold_back, unfold
 from bayeslmm.bayes.priors import Priors, has_intercept
 from bayeslmm.bayes.residual_part import ResidualPart, ResidualState
 from bayeslmm.likelihood._compiled import address_of, c_entry, internal
@@ -36,8 +38,11 @@ from bayeslmm.likelihood.residual import ResidualKernel, ResidualRows
 from bayeslmm.likelihood.small import fill, small_cholesky, small_inverse_root
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from bayeslmm.bayes.folded import FoldedTerm
     from bayeslmm.formula.design import Design
     from bayeslmm.likelihood.numeric import Workspace
     from bayeslmm.likelihood.symbolic import Structure
@@ -48,13 +53,13 @@ POSTERIOR = Fields(
     "operation:int n_rows:int constant:float rhs:f2 gram:f2 V:f2 W_sampled:f2 origin:f1 prior_mean:f1 "
     "prior_precision:f1 centre:f1 spread:f2 w:f1 x:f1 by_x:f1 slope:f1 flat:f1 by_flat:f1 scales:f1 sampled:f1 "
     "by_sampled:f1 Q:f2 QV:f2 Qv:f1 mixing:f2 direction:f1 mean:f1 root:f2 inverse:f2 h:f1 half:f1 u:f2 "
-    "points:f2 coefficient_noise:f2 effect_noise:f2 gamma:f2 effects:f2 values:f1",
+    f"points:f2 coefficient_noise:f2 effect_noise:f2 gamma:f2 effects:f2 values:f1 {FOLDS}",
     SIZE + PLAN.end,
     {"structure": (STRUCTURE, 0), "work": (WORKSPACE, 0), "plan": (PLAN, SIZE)},
 )
 """All that the compiled log posterior reads and writes, after the handle of the factor and the plan."""
 posterior_at = record_at(POSTERIOR)
-EVALUATE, WHITENED, DRAW = range(3)
+EVALUATE, WHITENED, DRAW, UNFOLD, FOLD_BACK = range(5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,11 @@ class State:
         POSTERIOR.write(self.words, "operation", operation)
         return float(_posterior_function()(self.words.ctypes.data))
 
+    def ready(self) -> Self:
+        """Return the state, told to evaluate the whitened vector `w` into `slope`."""
+        POSTERIOR.write(self.words, "operation", WHITENED)
+        return self
+
 
 def new_state(
     structure: Structure,
@@ -87,6 +97,7 @@ def new_state(
     fields: tuple[Any, ...],
     centre: NDArray[np.float64],
     spread: NDArray[np.float64],
+    folds: Folds,
 ) -> State:
     """Return a state of its own for one thread; `fields` are those of a `LogPosterior`."""
     rhs, gram, plan, V, W_sampled, origin, prior_mean, prior_precision, constant, n_rows = fields
@@ -101,7 +112,7 @@ def new_state(
     }  # fmt: skip
     given = {"rhs": rhs, "gram": gram, "V": V, "W_sampled": W_sampled, "origin": origin, "prior_mean": prior_mean,
              "prior_precision": prior_precision, "centre": centre, "spread": spread}  # fmt: skip
-    arrays = {**given, **{name: np.empty(shape) for name, shape in shapes.items()}}
+    arrays = {**given, **{name: np.empty(shape) for name, shape in shapes.items()}, **folds.arrays(d)}
     numbers = {"operation": 0, "n_rows": n_rows, "constant": constant}
     plan_part, scratch = plan_words(plan)
     own = POSTERIOR.words([*numbers.values(), *(arrays[name] for name in POSTERIOR.kinds if name in arrays)])
@@ -213,20 +224,39 @@ def value_at(e, x, gradient):  # type: ignore[no-untyped-def]
 
 @internal
 def whitened_value(e, w, gradient):  # type: ignore[no-untyped-def]
-    """Return the log posterior in coordinates w, x = centre + spread w; fill its gradient."""
+    """Return the log posterior in coordinates w, v = centre + spread w the folded vector; fill its gradient."""
     d = w.size
-    x, by_x = e.x, e.by_x
+    v, x, by_x = e.v, e.x, e.by_x
     fill(gradient, 0.0)
     for i in range(d):
         total = e.centre[i]
         for j in range(d):
             total += e.spread[i, j] * w[j]
-        x[i] = total
-    value = value_at(e, x, by_x)
+        v[i] = total
+    log_slope = unfold(e, v, x)
+    if not (log_slope > -inf and log_slope < inf):
+        return -inf
+    value = value_at(e, x, by_x) + log_slope
+    if not value > -inf:
+        return -inf
+    fold_back(e, v, by_x)
     for i in range(d):
         for j in range(d):
             gradient[j] += e.spread[i, j] * by_x[i]
     return value
+
+
+@internal
+def unfold_points(e):  # type: ignore[no-untyped-def]
+    """Overwrite folded vectors by sampled vectors; return the log of the determinant at the last one."""
+    points, v, x, log_slope = e.points, e.v, e.x, 0.0
+    for row in range(points.shape[0]):
+        for i in range(v.size):
+            v[i] = points[row, i]
+        log_slope = unfold(e, v, x)
+        for i in range(v.size):
+            points[row, i] = x[i]
+    return log_slope
 
 
 @internal
@@ -277,13 +307,24 @@ def posterior(address):  # type: ignore[no-untyped-def]
         return value_at(e, e.x, e.slope)
     if e.operation == WHITENED:
         return whitened_value(e, e.w, e.slope)
+    if e.operation == UNFOLD:
+        return unfold_points(e)
+    if e.operation == FOLD_BACK:
+        fold_back(e, e.v, e.by_x)
+        return 0.0
     draw_at_points(e)
     return 0.0
 
 
 @lru_cache(maxsize=1)
+def posterior_address() -> int:
+    """Return the address of the compiled log posterior."""
+    return c_entry(posterior, types.float64(types.int64))
+
+
+@lru_cache(maxsize=1)
 def _posterior_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(posterior, types.float64(types.int64)))
+    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(posterior_address())
 
 
 def log_posterior(state: State, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
@@ -299,6 +340,12 @@ def whitened_log_posterior(state: State, w: NDArray[np.float64]) -> tuple[float,
     state.arrays["w"][:] = w
     value = state.run(WHITENED)
     return value, state.arrays["slope"].copy()
+
+
+def unfold_at(state: State, points: NDArray[np.float64]) -> float:
+    """Overwrite folded vectors (S, d) by sampled ones; return the log determinant of the change at the last one."""
+    POSTERIOR.write(state.words, "points", points)
+    return state.run(UNFOLD)
 
 
 def draw_effects(
@@ -377,7 +424,12 @@ class LogPosterior:
         """Where the sampled coefficients stand in the sampled vector."""
         return slice(self.coordinates.size - len(self.coordinates.plan.sampled), self.coordinates.size)
 
-    def state(self, centre: NDArray[np.float64] | None = None, spread: NDArray[np.float64] | None = None) -> Any:
+    def state(
+        self,
+        centre: NDArray[np.float64] | None = None,
+        spread: NDArray[np.float64] | None = None,
+        folded: Sequence[FoldedTerm] = (),
+    ) -> Any:
         """Return a state with a workspace of its own, for one thread.
 
         Parameters
@@ -386,6 +438,8 @@ class LogPosterior:
             Origin of whitened coordinates.
         spread : ndarray (d, d), optional
             Their axes.
+        folded : sequence of FoldedTerm
+            Terms whose elements of the vector that `centre` and `spread` belong to are folded.
 
         Returns
         -------
@@ -396,11 +450,13 @@ class LogPosterior:
         spread = np.eye(self.size) if spread is None else np.ascontiguousarray(spread)
         work = self.kernel.new_workspace()
         if self.residual is None:
-            return new_state(self.kernel.analysis.structure, work, self.fields, centre, spread)
+            return new_state(self.kernel.analysis.structure, work, self.fields, centre, spread, Folds.of(folded))
         moved = self.residual.arrays()
         d = self.coordinates.size
         structure = self.kernel.analysis.structure._replace(block_values=moved.blocks)
-        inner = new_state(structure, work, (moved.rhs, moved.gram, *self.fields[2:]), np.zeros(d), np.eye(d))
+        inner = new_state(
+            structure, work, (moved.rhs, moved.gram, *self.fields[2:]), np.zeros(d), np.eye(d), Folds.of(folded)
+        )
         return ResidualState(inner, moved, centre, spread)
 
     def evaluate(self, state: Any, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
@@ -410,12 +466,30 @@ class LogPosterior:
         return self.residual.log_posterior(state, x, gradient, log_posterior)
 
     def evaluate_whitened(self, state: Any, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Return the log posterior and its gradient in whitened coordinates w (d,)."""
+        """Return the log posterior and its gradient in whitened coordinates w (d,), folded where the state is."""
         if self.residual is None:
             return whitened_log_posterior(state, w)
-        gradient = np.zeros(self.size)
-        value = self.evaluate(state, state.centre + state.spread @ w, gradient)
+        v, gradient = state.centre + state.spread @ w, np.zeros(self.size)
+        x = v.copy()
+        log_slope = self.unfold(state, x[None])
+        value = self.evaluate(state, x, gradient) + log_slope if np.isfinite(log_slope) else -np.inf
+        if not np.isfinite(value):
+            return -np.inf, np.zeros(self.size)
+        arrays, d = state.inner.arrays, self.coordinates.size
+        arrays["v"][:], arrays["by_x"][:] = v[:d], gradient[:d]
+        state.inner.run(FOLD_BACK)
+        gradient[:d] = arrays["by_x"]
         return value, state.spread.T @ gradient
+
+    def unfold(self, state: Any, points: NDArray[np.float64]) -> float:
+        """Overwrite folded vectors (S, d) by sampled ones; return the log determinant of the change at the last one."""
+        if self.residual is None:
+            return unfold_at(state, points)
+        d = self.coordinates.size
+        main = np.ascontiguousarray(points[:, :d])
+        log_slope = unfold_at(state.inner, main)
+        points[:, :d] = main
+        return log_slope
 
     def draw(
         self,

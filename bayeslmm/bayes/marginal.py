@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
 
+from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.folded import fold
-from bayeslmm.bayes.logposterior import LogPosterior
+from bayeslmm.bayes.logposterior import LogPosterior, posterior_address
 from bayeslmm.bayes.priors import effect_scale, is_homogeneous
 from bayeslmm.errors import SamplingError
 
@@ -31,16 +33,6 @@ STEP = 1e-4
 WIDEST = 3.0
 FARTHEST = 12.0
 CHUNK_NUMBERS = 1 << 21
-STATISTICS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "logp": "lp",
-    "n_steps": "n_steps",
-    "depth": "tree_depth",
-    "step_size": "step_size",
-    "mean_tree_accept": "acceptance_rate",
-    "maxdepth_reached": "reached_max_treedepth",
-}
 
 
 @dataclass(frozen=True)
@@ -246,42 +238,23 @@ def sample_nuts(
     Draws
         All parameters.
     """
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    size = density.size
     cores = min(chains, cores or available_cores())
     tune = TUNE if tune is None else tune
-
     folded = fold(density, mode.x)
 
-    def make_logp() -> Any:
-        if folded is not None:
-            own = density.state()
-            return lambda w: folded.evaluate_whitened(own, w)
-        state = density.state(mode.x, mode.spread)
+    def new_state() -> Any:
+        return density.state(mode.x, mode.spread) if folded is None else folded.state()
+
+    def make_density() -> Any:
+        state = new_state()
         return lambda w: density.evaluate_whitened(state, w)
 
-    def make_expand(*_: Any) -> Any:
-        return lambda w: {"w": w}
-
-    def initial(chain_seed: int) -> NDArray[np.float64]:
-        return np.random.default_rng(chain_seed).standard_normal(size)
-
-    compiled_model = from_pyfunc(
-        size, make_logp, make_expand, [np.dtype("float64")], [(size,)], ["w"], make_initial_point_fn=initial
-    )
+    work = Chains(density.size, draws, tune, chains, cores, seed, progress, target_accept)
     with one_blas_thread(cores > 1):
-        tree = nutpie.sample(
-            compiled_model, draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress_bar=progress,
-            target_accept=target_accept, save_warmup=False,
-        )  # fmt: skip
-    w = np.asarray(tree["posterior"]["w"].values, dtype=np.float64)
-    statistics = {
-        ours: np.asarray(tree["sample_stats"][theirs].values)
-        for theirs, ours in STATISTICS.items()
-        if theirs in tree["sample_stats"]
-    }
+        if density.residual is None:
+            w, statistics = work.run_compiled(posterior_address(), [new_state().ready() for _ in range(cores)])
+        else:
+            w, statistics = work.run_callable(make_density)
     w, statistics, notes = keep_complete(w, statistics, draws)
     x = mode.x + w @ mode.spread.T if folded is None else folded.outward(w)
     beta, effects, values = conditional_draws(
@@ -354,23 +327,29 @@ def available_cores() -> int:
 
 @contextmanager
 def one_blas_thread(active: bool) -> Iterator[None]:
-    """Keep BLAS to one thread while chains run side by side, where threadpoolctl is installed.
+    """Keep BLAS to one thread while chains run side by side.
 
     Parameters
     ----------
     active : bool
         Whether to do anything.
     """
-    if active:
-        try:
-            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-        except ImportError:
-            active = False
     if not active:
         yield
         return
-    with threadpool_limits(1, user_api="blas"):
+    with _thread_controller().limit(limits=1, user_api="blas"):
         yield
+
+
+@lru_cache(maxsize=1)
+def _thread_controller() -> Any:
+    """Return what limits the threads of the libraries loaded by now, scipy's among them.
+
+    Looking for them takes 14 ms, as long as a whole search for the mode.
+    """
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 # --- coefficients and group effects --------------------------------------------------------------------------------

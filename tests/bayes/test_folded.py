@@ -28,14 +28,22 @@ POINTS = [(1.0, 0.4, -0.5), (1.0, 1e-4, 0.3), (0.8, -0.3, 1.5), (2.0, 0.05, -4.0
 
 @pytest.mark.parametrize("signed", [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize("a", POINTS)
-def test_coordinates_have_their_jacobian(a, signed):
+def test_coordinates_have_their_jacobian(a, signed, schools):
+    density, _ = density_of(schools)
     term, point = FoldedTerm(0, 11.8, (1.0, 0.3), signed), np.array(a)
-    x, _, log_slope, _ = term.outward(point)
+    state = density.state(folded=[term])
+
+    def outward(v):
+        row = np.append(v, 0.0)[None]
+        return row[0, :3], density.unfold(state, row)
+
+    x, log_slope = outward(point)
     steps = 1e-6 * np.maximum(np.abs(point), 1e-3)
     moved = [
-        (term.outward(point + h * e)[0] - term.outward(point - h * e)[0]) / (2 * h)
-        for h, e in zip(steps, np.eye(3), strict=True)
+        (outward(point + h * e)[0] - outward(point - h * e)[0]) / (2 * h) for h, e in zip(steps, np.eye(3), strict=True)
     ]
+    if signed == (False, False):
+        np.testing.assert_allclose(term.inward(x), point, atol=1e-8)
     assert np.log(abs(np.linalg.det(np.array(moved)))) == pytest.approx(log_slope, abs=1e-5)
     # The covariance matrix is that of the sheared effects.
     sds = np.exp(x[:2])
@@ -53,12 +61,12 @@ def test_the_density_is_that_of_the_sampled_vector(schools):
     folded = fold(density, mode.x)
     assert folded.terms[0].signed == (False, True)
     assert folded.terms[0].shift == pytest.approx(schools.design.data["IQ"].mean())
-    state = density.state()
+    state = folded.state()
     for w in np.random.default_rng(1).normal(size=(6, 4)) * 1.5:
         value, slope = folded.evaluate_whitened(state, w)
         x = folded.outward(w)
         v = folded.centre + folded.spread @ w
-        log_slope = folded.terms[0].outward(v[:3])[2]
+        log_slope = density.unfold(state, v[None].copy())
         assert value == pytest.approx(density.value_and_gradient(x)[0] + log_slope, abs=1e-9)
         for i in range(4):
             h = 1e-5 * np.eye(4)[i]
@@ -68,17 +76,19 @@ def test_the_density_is_that_of_the_sampled_vector(schools):
 
 def test_the_density_is_even_and_continuous_through_zero(schools):
     density, mode = density_of(schools)
-    folded, state = fold(density, mode.x), density.state()
-    v = folded.centre.copy()
+    folded = fold(density, mode.x)
+    state, v = density.state(folded=folded.terms), folded.centre.copy()
     for size in (0.3, 1e-3, 1e-6):
         v[1] = size
-        here, slope = folded.evaluate(state, v)
+        here, slope = density.evaluate_whitened(state, v)
         mirrored = v * [1, -1, -1, 1]
-        there, other = folded.evaluate(state, mirrored)
+        there, other = density.evaluate_whitened(state, mirrored)
         assert there == pytest.approx(here, abs=1e-9)
         np.testing.assert_allclose(other, slope * [1, -1, -1, 1], atol=1e-3)
     v[1] = 1e-6
-    assert folded.evaluate(state, v)[0] == pytest.approx(folded.evaluate(state, v * [1, -1, 1, 1])[0], abs=1e-4)
+    assert density.evaluate_whitened(state, v)[0] == pytest.approx(
+        density.evaluate_whitened(state, v * [1, -1, 1, 1])[0], abs=1e-4
+    )
 
 
 def test_terms_far_from_zero_or_with_other_priors_are_left_alone(schools):
