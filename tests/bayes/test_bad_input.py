@@ -137,6 +137,11 @@ def test_terms_are_centred_where_the_data_speak_loudly():
     assert choose_centred(both.design, both.family) == ("(1 | g)",)
     quiet = blm.model("noise ~ x + (1 | g)", frame)
     assert choose_centred(quiet.design, quiet.family) == ()
+    frame["h"], frame["k"] = groups // 3, np.tile(np.arange(40) % 4, 12)
+    coarse = 3 * rng.normal(size=4)[groups // 3] + rng.normal(size=480)
+    crossed = blm.model("y ~ x + (1 | h:k) + (1 | h)", frame.assign(y=coarse))
+    # Levels of h:k differ as those of h do, and not beyond.
+    assert choose_centred(crossed.design, crossed.family) == ("h",)
     logged = blm.model("w ~ x + (1 | g)", frame, "lognormal")
     assert choose_centred(logged.design, logged.family) == ("g",)
     with pytest.raises(SamplingError, match="Did you mean 'g'"):
