@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bayeslmm.formula.design import Design
 
 SAMPLE_DIMS = ("chain", "draw")
+THRESHOLD_DIM = "threshold_dim"
 
 
 def posterior_dataset(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayeslmm.bayes.priors import JOINT, Prior, Priors, as_prior, is_correlated, is_homogeneous
+from bayeslmm.bayes.priors import JOINT, Prior, Priors, as_prior, has_intercept, is_correlated, is_homogeneous
 from bayeslmm.bayes.responses import parameter_values
+from bayeslmm.datatree import THRESHOLD_DIM
 from bayeslmm.errors import FormulaError
 from bayeslmm.families import COUNTS
 
@@ -93,7 +94,7 @@ def add_bambi_response(
     if priors.sigma is not None:
         kwargs["sigma"] = random_scalar("sigma", priors.sigma)
     for name, prior in priors.aux.items():
-        kwargs[name] = thresholds(design, family, prior) if name == "threshold" else random_scalar(name, prior)
+        kwargs[name] = thresholds(design, family, priors) if name == "threshold" else random_scalar(name, prior)
     for name in design.auxiliary:
         kwargs[name] = seen.of(parameter_by_formula(design, priors, name))
     if design.weights is not None and family.name == "t":
@@ -137,53 +138,73 @@ def observed_values(design: Design, family: Family) -> NDArray[np.generic]:
     return y
 
 
-def thresholds(design: Design, family: Family, prior: Prior) -> TensorVariable:
+def thresholds(design: Design, family: Family, priors: Priors) -> TensorVariable:
     """Add thresholds between the categories of the response, increasing in a cumulative model.
 
     Parameters
     ----------
     design : Design
-        Its categories.
+        Its categories and columns.
     family : Family
         Cumulative, or stopping ratio.
-    prior : Prior
-        Normal; spread over the categories when its mean is one number.
+    priors : Priors
+        With that of the thresholds: for predictors at their means, where there is no intercept.
 
     Returns
     -------
     TensorVariable (C - 1,)
-        Thresholds.
+        Thresholds for predictors at their means, or for predictors at zero beside an intercept. The variable
+        `threshold` has those for predictors at zero in any case.
     """
     import pymc as pm
+    import pytensor.tensor as pt
 
-    count = int(np.max(np.asarray(design.y)))
-    mu, sigma = threshold_prior(count, prior)
+    mu, sigma = threshold_prior(int(np.max(np.asarray(design.y))), priors.aux["threshold"])
     # Thresholds of a stopping ratio need not increase.
     ordered = {"transform": pm.distributions.transforms.ordered} if family.name == "cumulative" else {}
-    return pm.Normal("threshold", mu=mu, sigma=sigma, shape=count, initval=np.linspace(-1.0, 1.0, count), **ordered)
+    settings = {"initval": np.linspace(-1.0, 1.0, len(mu)), "dims": THRESHOLD_DIM, **ordered}
+    means = threshold_shift(design)
+    if not means.any():
+        return pm.Normal("threshold", mu=mu, sigma=sigma, **settings)
+    centred = pm.Normal("threshold_centred", mu=mu, sigma=sigma, **settings)
+    beta = pm.modelcontext(None)["beta"]
+    pm.Deterministic("threshold", centred + pt.dot(means, beta), dims=THRESHOLD_DIM)
+    return centred
 
 
-def threshold_prior(count: int, prior: Prior) -> tuple[NDArray[np.float64], float]:
-    """Return means and SD of the normal prior of thresholds.
+def threshold_shift(design: Design) -> NDArray[np.float64]:
+    """Return the means (p,) of the columns, at which the thresholds of the prior are; zeros beside an intercept.
+
+    Parameters
+    ----------
+    design : Design
+        Of an ordered response.
+
+    Returns
+    -------
+    ndarray (p,)
+    """
+    X = design.condensed.X
+    return np.zeros(X.shape[1]) if has_intercept(design) else np.array([design.moments(column)[0] for column in X.T])
+
+
+def threshold_prior(count: int, prior: Prior) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return means and SDs of the normal prior of thresholds.
 
     Parameters
     ----------
     count : int
         Thresholds.
     prior : Prior
-        Normal; spread over the categories when its mean is one number.
+        Normal; its mean is spread over the categories.
 
     Returns
     -------
-    mu : ndarray (count,)
-        Means.
-    sigma : float
-        Standard deviation.
+    mu, sigma : ndarray (count,)
+        Means and standard deviations.
     """
-    mu = np.broadcast_to(np.asarray(prior.args.get("mu", 0.0), dtype=np.float64), count)
-    if np.ptp(mu) == 0 and count > 1:
-        mu = mu + np.linspace(-2.0, 2.0, count)
-    return mu, float(np.asarray(prior.args.get("sigma", 1.0)).ravel()[0])
+    spread = np.linspace(-2.0, 2.0, count) if count > 1 else np.zeros(count)
+    return float(prior.args["mu"]) + spread, np.full(count, float(prior.args["sigma"]))
 
 
 # --- new responses, log densities ----------------------------------------------------------------------------------

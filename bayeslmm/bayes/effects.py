@@ -521,6 +521,10 @@ def _averaged(
 ) -> EffectDraws:
     if scale not in ("response", "link"):
         raise ComparisonError(f'scale={scale!r} is not one of "response", "link".')
+    if scale == "response" and post.response.parameter == "threshold":
+        raise ComparisonError(
+            'an ordered response has probabilities of categories, not one mean: use epred_draws(), or scale="link".'
+        )
     names = [by] if isinstance(by, str) else list(by or ())
     for name in names:
         if name not in frame:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, log
+from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba.core import types
 
 from bayeslmm.bayes.coordinates import PLAN, Plan, plan_words, pull, unpack
+from bayeslmm.bayes.densities import HALF_LOG_2PI
 from bayeslmm.likelihood._compiled import c_entry, internal
 from bayeslmm.likelihood.glmm_record import GLMM
 from bayeslmm.likelihood.handle import call
@@ -36,24 +37,54 @@ OPERATION = GLMM.places["operation"]
 DENSITY = Fields(
     "Density",
     "task:int function:int constant:float centre:f1 spread:f2 w:f1 x:f1 by_x:f1 slope:f1 scales:f1 nothing:f1 "
-    "points:f2 beta_noises:f2 noises:f2 betas:f2 effects:f2 exact:f1 approximate:f1",
+    "points:f2 beta_noises:f2 noises:f2 betas:f2 effects:f2 exact:f1 approximate:f1 cut_means:f1 cut_sds:f1",
     GLMM.end + PLAN.end,
     {"glmm": (GLMM, 0), "plan": (PLAN, GLMM.end)},
 )
-"""What is read and written, after the record of the likelihood and the plan of the sampled vector."""
+"""What is read and written, after the record of the likelihood and the plan of the sampled vector.
+
+Thresholds of an ordered response stand at the end of the sampled vector, the first as it is and then the logarithms of
+the distances between neighbours; their normal prior has means `cut_means` and standard deviations `cut_sds`.
+"""
 density_at = record_at(DENSITY)
 EVALUATE, WHITENED, DRAW = range(3)
 
 
 @internal
+def thresholds_at(e, x, thresholds):  # type: ignore[no-untyped-def]
+    """Fill the thresholds of an ordered response; return their log prior, Jacobian included."""
+    count = thresholds.size
+    first = x.size - count
+    prior = 0.0
+    for i in range(count):
+        thresholds[i] = x[first] if i == 0 else thresholds[i - 1] + exp(x[first + i])
+        z = (thresholds[i] - e.cut_means[i]) / e.cut_sds[i]
+        prior += (x[first + i] if i > 0 else 0.0) - 0.5 * z * z - log(e.cut_sds[i]) - HALF_LOG_2PI
+    return prior
+
+
+@internal
+def pull_thresholds(e, x, thresholds, by_threshold, gradient):  # type: ignore[no-untyped-def]
+    """Fill the end of the gradient in x, given the gradient of the log likelihood in the thresholds."""
+    count = thresholds.size
+    first = x.size - count
+    above = 0.0
+    for i in range(count - 1, -1, -1):
+        above += by_threshold[i] - (thresholds[i] - e.cut_means[i]) / (e.cut_sds[i] * e.cut_sds[i])
+        gradient[first + i] = above * exp(x[first + i]) + 1.0 if i > 0 else above
+
+
+@internal
 def templates_at(e, x):  # type: ignore[no-untyped-def]
-    """Fill templates and the log of the family's own parameter; return the log prior of x."""
+    """Fill templates and the log of the family's own parameter, or thresholds; return the log prior of x."""
     flat, scales, aux = e.glmm.templates, e.scales, e.glmm.aux
     prior = unpack(e.plan, x, flat, scales, e.nothing)
     own = scales[scales.size - 1]
     for i in range(flat.size):
         flat[i] *= own
-    if aux.size > 0:
+    if e.cut_means.size > 0:
+        prior += thresholds_at(e, x, aux)
+    elif aux.size > 0:
         aux[0] = log(own)
     return prior
 
@@ -74,11 +105,14 @@ def value_at(e, x, gradient):  # type: ignore[no-untyped-def]
         return -inf
     flat, by_flat, scales, by_aux = e.glmm.templates, e.glmm.by_template, e.scales, e.glmm.by_aux
     own = scales[scales.size - 1]
-    by_own = by_aux[0] / own if by_aux.size > 0 else 0.0
+    ordered = e.cut_means.size > 0
+    by_own = by_aux[0] / own if by_aux.size > 0 and not ordered else 0.0
     for i in range(flat.size):
         by_own += by_flat[i] * flat[i] / own
         by_flat[i] *= own
     pull(e.plan, x, scales, by_flat, by_own, e.nothing, gradient)
+    if ordered:
+        pull_thresholds(e, x, e.glmm.aux, by_aux, gradient)
     for i in range(x.size):
         if not (gradient[i] > -inf and gradient[i] < inf):
             fill(gradient, 0.0)
@@ -175,6 +209,7 @@ def new_laplace_state(
     centre: NDArray[np.float64],
     spread: NDArray[np.float64],
     tolerance: float,
+    thresholds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> LaplaceState:
     """Return a state of its own for one thread.
 
@@ -192,6 +227,8 @@ def new_laplace_state(
         Origin and axes of whitened coordinates.
     tolerance : float
         Newton decrement at which a search for the mode ends.
+    thresholds : tuple of ndarray (c,), optional
+        Means and standard deviations of the normal prior of the thresholds at the end of the sampled vector.
 
     Returns
     -------
@@ -212,6 +249,8 @@ def new_laplace_state(
         "beta_noises": (0, p), "noises": (0, q), "betas": (0, p), "effects": (0, q), "exact": 0, "approximate": 0,
     }  # fmt: skip
     arrays = {"centre": centre, "spread": spread, **{name: np.empty(shape) for name, shape in shapes.items()}}
+    cuts = (np.empty(0), np.empty(0)) if thresholds is None else thresholds
+    arrays |= {"cut_means": cuts[0], "cut_sds": cuts[1]}
     plan_part, scratch = plan_words(plan)
     density_part = DENSITY.words((0, glmm_address(), constant, *arrays.values()))
     words = np.concatenate([own.handle, plan_part, density_part])

@@ -19,6 +19,7 @@ from bayeslmm.bayes.priors import (
     is_correlated,
     is_homogeneous,
 )
+from bayeslmm.datatree import THRESHOLD_DIM
 from bayeslmm.likelihood.residual import ResidualRows
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ def model_coords(design: Design) -> dict[str, Sequence[Any]]:
         coords[f"{factor.name}_effect_bis"] = list(factor.effects)
     for name, part in design.auxiliary.items():
         coords[f"{name}_coef"] = list(part.coef_names)
+    if design.threshold_labels:
+        coords[THRESHOLD_DIM] = list(design.threshold_labels)
     coords[obs_dim(design)] = list(design.rows)
     if design.residuals is not None and design.residuals.levels:
         coords["residual_level"] = list(design.residuals.levels[1:])
@@ -224,7 +227,7 @@ def fixed_part(design: Design, priors: Priors) -> TensorVariable:
     design : Design
         Columns of X.
     priors : Priors
-        Their priors; that of the intercept is for centred columns.
+        Their priors; that of the intercept, or of the thresholds in its place, is for centred columns.
 
     Returns
     -------
@@ -247,7 +250,8 @@ def fixed_part(design: Design, priors: Priors) -> TensorVariable:
     if not has_intercept(design):
         if slopes is None:
             return pt.zeros(design.X.shape[0])
-        return X @ pm.Deterministic("beta", slopes, dims="coef")
+        beta = pm.Deterministic("beta", slopes, dims="coef")
+        return (design.centred(X) if priors.centred else X) @ beta
     intercept = random_scalar("Intercept", by_name["Intercept"])
     ones, counts = np.ones(len(X)), np.ones(len(X))
     if design.condensation is not None:

@@ -396,11 +396,18 @@ class Posterior(Fit):
         draws: int | None = None,
         seed: int | None = None,
     ) -> NDArray[np.float64]:
-        """Return posterior draws of the expected response (S, n). See `linpred_draws`."""
+        """Return posterior draws of the expected response (S, n). See `linpred_draws`.
+
+        Of an ordered response, the probability of each category (S, n, C).
+        """
         design, chosen = self._design_for(new_data), self._chosen(draws)
         return self._expected(design, self._linear(design, chosen, new_levels, include, seed), chosen)
 
     def _expected(self, design: Design, eta: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        if self.response.parameter == "threshold":
+            from bayeslmm.bayes.bambi import category_probabilities
+
+            return category_probabilities(self, eta, chosen)
         mu = eta if self.response.link == "identity" else self.response.inverse_link(eta)
         if self.response.row.loglik is not None:
             return mu
@@ -458,8 +465,9 @@ class Posterior(Fit):
         Returns
         -------
         ndarray (n,), DataFrame or lazy table
-            For a table of an engine the same table, lazily, with a column `estimate`; else predictions; with `interval`
-            a frame `estimate`, `se`, `lower`, `upper`.
+            For a table of an engine the same table, lazily, with a column `estimate`; else predictions, of an ordered
+            response the probability of each category (n, C); with `interval` a frame `estimate`, `se`, `lower`,
+            `upper`.
 
         Examples
         --------
@@ -471,6 +479,10 @@ class Posterior(Fit):
         """
         if interval not in (None, "confidence", "prediction"):
             raise DataError(f'interval={interval!r} is not one of "confidence", "prediction".')
+        if interval is not None and self.response.parameter == "threshold":
+            raise DataError(
+                "intervals of category probabilities come from epred_draws(), e.g. np.quantile(draws, q, axis=0)."
+            )
         if stays_in_engine(self.design, new_data):
             if self.response.link != "identity":
                 raise DataError(
@@ -1380,8 +1392,9 @@ def parameter_draws(design: Design, posterior: xr.Dataset, priors: Priors) -> It
             if values.ndim == 2:
                 yield name, values
             else:
-                for at, part in enumerate(np.moveaxis(values, -1, 0)):
-                    yield f"{name}[{at}]", part
+                labels = design.threshold_labels or range(values.shape[-1])
+                for label, part in zip(labels, np.moveaxis(values, -1, 0), strict=True):
+                    yield f"{name}[{label}]", part
 
 
 def row_chunks(design: Design, step: int) -> Iterator[Design]:

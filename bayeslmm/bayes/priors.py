@@ -11,6 +11,7 @@ import pandas as pd
 
 from bayeslmm.errors import DataError, PriorError, did_you_mean, listing
 from bayeslmm.families import auxiliary_link
+from bayeslmm.formula.design import has_thresholds
 from bayeslmm.likelihood.residual import ResidualRows
 from bayeslmm.report.tables import Table, Tabular
 
@@ -610,7 +611,8 @@ class Priors(Tabular):
             One row per parameter: prior and reason.
         """
         frame = self.to_pandas()[["prior", "reason"]].rename(columns={"prior": "Prior", "reason": "Reason"})
-        notes = ("Intercept: for predictors at their means.",) if self.centred else ()
+        centred = "Thresholds" if "threshold" in self.aux else "Intercept"
+        notes = (f"{centred}: for predictors at their means.",) if self.centred else ()
         return Table(frame.rename_axis(None), notes=notes)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -670,7 +672,7 @@ def resolve_priors(design: Design, family: Family, user: Mapping[str, Any] | Non
     keys = _keys(design, entries)
     for key, value in sorted((user or {}).items(), key=lambda item: _rank(item[0], keys)):
         _apply(entries, keys, key, value)
-    return Priors(tuple(entries), centred=has_intercept(design))
+    return Priors(tuple(entries), centred=has_intercept(design) or has_thresholds(family.name))
 
 
 def has_intercept(design: Design) -> bool:
@@ -915,6 +917,10 @@ def _scale_entries(family: Family, scale: float, word: str) -> Iterator[PriorEnt
                 half = Prior("HalfStudentT", nu=GROUP_DF, sigma=scale**power)
                 yield PriorEntry(name, "aux", half, word if power > 0 else f"1 / {word}")
                 continue
+            if name == "threshold":
+                note = f"2.5 {word}, centres spread from -2 to 2"
+                yield PriorEntry(name, "aux", Prior("Normal", mu=0.0, sigma=SLOPE_WIDTH), note)
+                continue
             yield PriorEntry(name, "aux", as_prior(prior, name), "bambi's default")
 
 
@@ -993,6 +999,8 @@ def _apply(entries: list[PriorEntry], keys: Mapping[str, tuple[int, tuple[int, .
     support = {"sd": "positive", "corr": "correlation", "sigma": "positive", "ratio": "positive", "aux": None}
     for prior_i, i in zip(_split(prior, len(positions), key), positions, strict=True):
         wanted = support.get(entries[i].kind, "real")
+        if entries[i].name == "threshold" and prior_i.name != "Normal":
+            raise PriorError(f"the prior of 'threshold' is {prior_i!r}, but thresholds have normal priors.")
         entries[i] = replace(entries[i], prior=checked(prior_i, key, wanted), note="given")
 
 

@@ -175,9 +175,10 @@ def log_prior_of(post: Posterior, entry: PriorEntry) -> NDArray[np.float64]:
         return log_density(entry.prior, post.parameters[entry.name].ravel(), entry.name)
     values = post.draws(entry.name)
     if entry.name == "threshold":
-        from bayeslmm.bayes.bambi import threshold_prior
+        from bayeslmm.bayes.bambi import threshold_prior, threshold_shift
 
         mu, sigma = threshold_prior(values.shape[1], entry.prior)
+        values = values - (post.draws("beta") @ threshold_shift(post.design))[:, None]
         return log_density(Prior("Normal", mu=0.0, sigma=1.0), (values - mu) / sigma, entry.name).sum(axis=1)
     return log_density(entry.prior, values, entry.name)
 

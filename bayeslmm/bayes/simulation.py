@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import truncnorm
 
+from bayeslmm.bayes.bambi import threshold_prior, threshold_shift
 from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, has_intercept
+from bayeslmm.datatree import SAMPLE_DIMS, THRESHOLD_DIM
 from bayeslmm.errors import DataWarning, PriorError, warn
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.predict import linear_predictor
@@ -94,8 +97,23 @@ class PriorDraws:
             effects={name: value[None, part] for name, value in self.effects.items()},
             sigma=None if self.sigma is None else self.sigma[None, part],
         )
-        further = {name: (("chain", "draw"), value[None, part]) for name, value in self.aux.items()}
-        return xr.DataTree.from_dict({"posterior": dataset.assign(further)})
+        return xr.DataTree.from_dict({"posterior": dataset.assign(self.further(part))})
+
+    def further(self, part: slice = slice(None)) -> dict[str, tuple[tuple[str, ...], NDArray[np.float64]]]:
+        """Return draws of the family's further parameters as variables of a Dataset.
+
+        Parameters
+        ----------
+        part : slice
+            Which draws.
+
+        Returns
+        -------
+        dict
+            Dimensions and values by name.
+        """
+        dims = {name: (*SAMPLE_DIMS, *[THRESHOLD_DIM] * (value.ndim - 1)) for name, value in self.aux.items()}
+        return {name: (dims[name], value[None, part]) for name, value in self.aux.items()}
 
 
 def random_values(prior: Prior, name: str, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -130,6 +148,38 @@ def random_values(prior: Prior, name: str, rng: np.random.Generator, count: int)
             "  pymc.sample_prior_predictive(model=model.to_pymc())"
         )
     return RANDOM[prior.name](rng, prior.args, count)
+
+
+SWEEPS = 200
+
+
+def random_thresholds(labels: int, prior: Prior, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Return increasing thresholds drawn from independent normals given their order, by Gibbs sampling.
+
+    Parameters
+    ----------
+    labels : int
+        How many thresholds.
+    prior : Prior
+        Their prior.
+    rng : numpy Generator
+        Source of randomness.
+    count : int
+        How many draws, each from a chain of its own.
+
+    Returns
+    -------
+    ndarray (count, labels)
+        Increasing in each row.
+    """
+    mu, sigma = threshold_prior(labels, prior)
+    found = np.sort(mu + sigma * rng.standard_normal((count, labels)), axis=1)
+    edges = np.column_stack([np.full(count, -np.inf), found, np.full(count, np.inf)])
+    for _ in range(SWEEPS if labels > 1 else 0):
+        for k in range(labels):
+            low, high = ((edges[:, at] - mu[k]) / sigma[k] for at in (k, k + 2))
+            edges[:, k + 1] = mu[k] + sigma[k] * truncnorm.rvs(low, high, random_state=rng)
+    return edges[:, 1:-1]
 
 
 def correlation_roots(
@@ -230,7 +280,14 @@ def prior_draws(design: Design, family: Family, priors: Priors, count: int, seed
         effects[factor.name] = np.einsum("skl,sjl->sjk", root, standard)
     eta = linear_predictor(design, beta, effects)
     sigma = None if priors.sigma is None else random_values(priors.sigma, "sigma", rng, count)
-    aux = {name: random_values(prior, name, rng, count) for name, prior in priors.aux.items() if name != "sigma"}
+    aux = {
+        name: random_values(prior, name, rng, count)
+        for name, prior in priors.aux.items()
+        if name not in ("sigma", "threshold")
+    }
+    if family.name == "cumulative":
+        aux["threshold"] = random_thresholds(len(design.threshold_labels), priors.aux["threshold"], rng, count)
+        aux["threshold"] += (beta @ threshold_shift(design))[:, None]
     y = _responses(design, family, eta, sigma, aux, rng)
     return PriorDraws(beta, sd, corr, effects, sigma, y, aux)
 
@@ -248,6 +305,9 @@ def _responses(
         scale = sigma[:, None] / (1.0 if design.weights is None else np.sqrt(design.weights))
         return eta + scale * rng.standard_normal(eta.shape)
     own = family.parameter
+    if own == "threshold":
+        below = family.inverse_link(aux[own][:, None, :] - eta[:, :, None])
+        return (rng.random(eta.shape)[:, :, None] > below).sum(axis=2).astype(np.float64)
     phi: Any = sigma[:, None] if own == "sigma" and sigma is not None else aux[own][:, None] if own in aux else 1.0
     return family.draw(rng, family.inverse_link(eta), phi, 1.0 if design.trials is None else design.trials)
 
@@ -291,7 +351,7 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
         corr=wide,
         effects={name: value[None] for name, value in found.effects.items()},
         sigma=None if found.sigma is None else found.sigma[None],
-    )
+    ).assign(found.further())
     rows = np.asarray(model.design.rows)
     predictive = xr.Dataset(
         {"y": (("chain", "draw", "obs"), found.y[None])}, coords={"chain": [0], "draw": np.arange(draws), "obs": rows}
@@ -316,7 +376,8 @@ def needs_pymc(model: Model) -> bool:
     priors = [entry.prior for entry in model.priors if entry.kind != "corr"]
     drawable = (prior.name in (*RANDOM, "Flat", "HalfFlat") and prior.dist is None for prior in priors)
     special = bool(model.design.auxiliary) or model.design.limits is not None
-    return model.family.row.draw is None or special or not all(drawable)
+    without_draws = model.family.row.draw is None and model.family.name != "cumulative"
+    return without_draws or special or not all(drawable)
 
 
 def prior_predictive_by_pymc(model: Model, draws: int, seed: int | None) -> xr.DataTree:

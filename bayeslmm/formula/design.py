@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import DataError, listing, underline
+from bayeslmm.families import FAMILIES
 from bayeslmm.formula import checks
 from bayeslmm.formula.columns import Coding, Matrix, Recipe, expand_dot, learn, model_matrix
 from bayeslmm.formula.frame import Selection, Table, read_table, select_rows
@@ -338,6 +340,12 @@ class Design:
         """Grouping factors in order of first appearance, the terms of each merged."""
         names = dict.fromkeys(term.factor for term in self.terms)
         return tuple(self._factor(name) for name in names)
+
+    @property
+    def threshold_labels(self) -> tuple[str, ...]:
+        """The categories of an ordered response on either side of each threshold."""
+        levels = self.response_levels if len(self.response_levels) > 2 else ()
+        return tuple(f"{low}|{high}" for low, high in pairwise(levels))
 
     def same_response(self, other: Design) -> bool:
         """Return whether another design has the same rows of the same response, as far as can be seen."""
@@ -719,7 +727,7 @@ def design_of_frame(
     )
     if family_name in CATEGORICAL and formula.response in frame:
         checks.warn_order(frame[formula.response], response.levels)
-    kept = checks.independent_columns(matrix.values)
+    kept = _independent_columns(matrix, family_name)
     dropped = np.delete(np.arange(len(matrix.names)), kept)
     encoder = Encoder(
         coding=coding,
@@ -746,7 +754,7 @@ def design_of_frame(
         rows=rows.kept,
         n_total=rows.n_total,
         missing=rows.missing,
-        dropped_columns=tuple(matrix.names[index] for index in dropped),
+        dropped_columns=tuple(matrix.names[i] for i in dropped if matrix.names[i] != "Intercept"),
         response_name=formula.response,
         data=frame,
         encoder=encoder,
@@ -758,6 +766,35 @@ def design_of_frame(
     )
     _check(design)
     return design
+
+
+def has_thresholds(family_name: str | None) -> bool:
+    """Return whether a family has thresholds between categories in the place of an intercept.
+
+    Parameters
+    ----------
+    family_name : str or None
+        Name of the family.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> has_thresholds("cumulative"), has_thresholds("bernoulli")
+    (True, False)
+    """
+    row = FAMILIES.get(family_name or "")
+    return row is not None and row.parameter == "threshold"
+
+
+def _independent_columns(matrix: Matrix, family_name: str | None) -> NDArray[np.intp]:
+    """Return the columns that no earlier ones make up; thresholds stand for a constant before the first."""
+    if not has_thresholds(family_name):
+        return checks.independent_columns(matrix.values)
+    constant = np.ones((len(matrix.values), 1))
+    return checks.independent_columns(np.hstack([constant, matrix.values]))[1:] - 1
 
 
 def _codes(terms: Sequence[GroupTerm]) -> dict[str, Codes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -269,8 +268,7 @@ class GlmmFit(EstimatedFit):
 
     @property
     def _threshold_names(self) -> tuple[str, ...]:
-        levels = self.design.response_levels
-        return tuple(f"threshold[{low}|{high}]" for low, high in pairwise(levels))
+        return tuple(f"threshold[{label}]" for label in self.design.threshold_labels)
 
     @cached_property
     def vcov(self) -> pd.DataFrame:

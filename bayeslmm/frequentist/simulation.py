@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -204,7 +203,7 @@ def own_parameters(design: Design, family: Family) -> tuple[str, ...]:
         If responses of the family cannot be drawn here.
     """
     if family.name == "cumulative":
-        return tuple(f"threshold[{low}|{high}]" for low, high in pairwise(design.response_levels))
+        return tuple(f"threshold[{label}]" for label in design.threshold_labels)
     if family.row.draw is None:
         raise DataError(
             f"responses of the family {family.name!r} are simulated by prior_predictive() and sample() only."

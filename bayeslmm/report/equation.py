@@ -377,6 +377,8 @@ def _prior_lines(design: Design, priors: PriorsLike) -> Iterator[Line]:
             seen[entry.term] = seen.get(entry.term, 0) + (entry.kind == "sd")
         else:
             left = symbol(entry.name) if entry.name in GREEK else word(entry.name)
+            if entry.name == "threshold" and priors.centred and numbers:
+                left = row(left, MINUS, sup(bar(bold("x")), TRANSPOSE), bold("beta"))
         yield Line(left, row(SIM, distribution(entry.prior)))
     if many:
         k = symbol("k")

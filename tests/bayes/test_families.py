@@ -52,7 +52,7 @@ def test_pymc_model_has_the_density_of_rows(name):
     pm_model = model.to_pymc()
     eta = np.full((1, model.design.n), ETA)
     ours = log_density_bambi(post, model.design, eta, np.array([0]))[0]
-    given = {"z_g": np.zeros((3, 1)), "sd_g": np.ones(1), "Intercept": np.array(ETA)}
+    given = {"z_g": np.full((3, 1), ETA), "sd_g": np.ones(1), "Intercept": np.array(0.0)}
     given |= {key: np.array(value) for key, value in VALUES.items()} | {"threshold": np.array([-1.0, 0.0, 1.0])}
     mode = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
     logp = pm_model.logp(vars=[pm_model["y"]], sum=False)[0]

@@ -102,4 +102,4 @@ def test_thresholds_have_one_prior_each():
     prior = model.priors.aux["threshold"]
     mu, sigma = threshold_prior(2, prior)
     assert mu[1] - mu[0] == 4.0
-    assert sigma > 0
+    assert (sigma > 0).all()
