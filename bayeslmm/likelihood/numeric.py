@@ -577,14 +577,18 @@ def mix(s, w, rhs, mixing, n_rhs, rank):  # type: ignore[no-untyped-def]
     """Fill `full` with half F and `rest` with rhs F."""
     at = 0
     for row in range(0, s.n_columns * n_rhs, n_rhs):
+        full, rest = beyond(w.full, at), beyond(w.rest, at)
+        at += rank
+        x, y = w.half[row], rhs[row]
         for c in range(rank):
-            total, other = 0.0, 0.0
-            for l in range(n_rhs):
-                total += w.half[row + l] * mixing[l * rank + c]
-                other += rhs[row + l] * mixing[l * rank + c]
-            w.full[at] = total
-            w.rest[at] = other
-            at += 1
+            full[c] = x * mixing[c]
+            rest[c] = y * mixing[c]
+        for l in range(1, n_rhs):  # side by side in c: one sum would wait for each addition before the next
+            x, y = w.half[row + l], rhs[row + l]
+            column = beyond(mixing, l * rank)
+            for c in range(rank):
+                full[c] += x * column[c]
+                rest[c] += y * column[c]
 
 
 @internal
