@@ -90,7 +90,7 @@ def exact(cells: pd.DataFrame, draws: int, keep: Path | None):
         return blm.Posterior.load(keep)
     began = time.perf_counter()
     model = blm.model(f"prop(k, n) ~ {FIXED} + {GROUPS}", cells, family="binomial")
-    post = model.sample(draws=draws, chains=4, seed=2, progress=False, engine="latent", target_accept=0.95)
+    post = model.sample(draws=draws, chains=4, seed=2, progress=False, tune=2000, engine="latent", target_accept=0.95)
     print(f"  exact     {time.perf_counter() - began:7.1f} s", flush=True)
     if keep is not None:
         post.save(keep)
@@ -98,19 +98,40 @@ def exact(cells: pd.DataFrame, draws: int, keep: Path | None):
 
 
 def states(post, frame) -> np.ndarray:
-    return blm.poststratify(post, frame, by="state", new_levels="sample").estimate
+    """Draws (C, D, states) of the states' estimates, in percentage points."""
+    found = blm.poststratify(post, frame, by="state", new_levels="sample", seed=1)
+    sizes = post.data["posterior"].sizes
+    return 100 * np.asarray(found.draws).reshape(sizes["chain"], sizes["draw"], -1)
+
+
+def in_errors(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Differences of means (K,) in their Monte Carlo standard errors."""
+    errors = [array_stats.mcse(d, chain_axis=0, draw_axis=1, method="mean") for d in (mine, theirs)]
+    return (mine.mean((0, 1)) - theirs.mean((0, 1))) / np.hypot(*errors)
 
 
 def compare(post, reference, frame) -> None:
-    mine, theirs = post.parameters, reference.parameters
-    names = list(theirs)
-    gaps = {name: abs(mine[name].mean() - theirs[name].mean()) / theirs[name].std() for name in names}
-    worst = max(gaps, key=gaps.get)
-    ess = smallest_ess([theirs[name][..., None] for name in names])
-    apart = 100 * np.abs(states(post, frame) - states(reference, frame)).max()
+    posterior, exactly = post.data["posterior"], reference.data["posterior"]
+    names = [str(name) for name in exactly.data_vars if name in posterior]
+    shape = tuple(exactly.sizes[dim] for dim in ("chain", "draw"))
+    theirs = {name: exactly[name].values.reshape(*shape, -1) for name in names}
+    mine = {name: posterior[name].values.reshape(*posterior[name].shape[:2], -1) for name in names}
+    gaps = {n: np.abs(mine[n].mean((0, 1)) - theirs[n].mean((0, 1))) / theirs[n].std((0, 1)) for n in names}
+    worst = max(gaps, key=lambda name: gaps[name].max())
+    errors = np.concatenate([in_errors(mine[name], theirs[name]) for name in names])
+    diverging = int(reference.data["sample_stats"]["diverging"].sum())
     print(
-        f"  against the exact run (min ESS {ess:.0f}): largest difference of a mean {gaps[worst]:.3f} posterior SDs"
-        f" ({worst}), of a state {apart:.3f} percentage points",
+        f"  against the exact run ({np.prod(shape)} draws, min ESS {smallest_ess(theirs.values()):.0f}, {diverging}"
+        f" divergences), {len(errors)} parameters and effects: largest difference of a mean {gaps[worst].max():.3f}"
+        f" posterior SDs ({worst}); in Monte Carlo errors {np.abs(errors).max():.2f}, SD {errors.std():.2f}",
+        flush=True,
+    )
+    ours, exact_states = states(post, frame), states(reference, frame)
+    apart = np.abs(ours.mean((0, 1)) - exact_states.mean((0, 1))).max()
+    errors = in_errors(ours, exact_states)
+    print(
+        f"  {len(errors)} states: largest difference {apart:.3f} percentage points; in Monte Carlo errors"
+        f" {np.abs(errors).max():.2f}, SD {errors.std():.2f}",
         flush=True,
     )
 
