@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,12 +15,13 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from bayeslmm.likelihood._compiled import beyond, c_entry, doubles, longs
+from bayeslmm.likelihood._compiled import beyond, c_function, doubles, longs
 from bayeslmm.likelihood.handle import call
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_DOUBLES, _POOL = "CPointer(float64)", "CPointer(int64)"
 HEAD, ENTRY = 2, 4
 """Words of a pool before its entries: how many there are, and the C function. Words of an entry: whether it is taken,
 and the addresses of record, vector and gradient."""
@@ -77,6 +76,7 @@ def give_back(typing_context, flag):  # type: ignore[no-untyped-def]
     return types.int64(flag), generate
 
 
+@c_function(f"int64(uint64, {_DOUBLES}, {_DOUBLES}, {_DOUBLES}, {_POOL})")
 def nuts_density(size, x, gradient, value, pool):  # type: ignore[no-untyped-def]
     """Evaluate the log density and its gradient with a record of the pool that is free."""
     count, entry = pool[0], 0
@@ -96,6 +96,7 @@ def nuts_density(size, x, gradient, value, pool):  # type: ignore[no-untyped-def
     return 0 if finite else NOT_FINITE
 
 
+@c_function(f"int64(uint64, uint64, {_DOUBLES}, {_DOUBLES}, {_POOL})")
 def copy_vector(size, expanded, x, out, pool):  # type: ignore[no-untyped-def]
     """Hand the vector on as it is: what the chain stores."""
     for i in range(size):
@@ -104,18 +105,6 @@ def copy_vector(size, expanded, x, out, pool):  # type: ignore[no-untyped-def]
 
 
 type Run = tuple[NDArray[np.float64], dict[str, NDArray[Any]]]
-
-_NUMBERS = types.CPointer(types.float64)  # type: ignore[attr-defined]
-_POOL = types.CPointer(types.int64)  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=1)
-def _entries() -> tuple[SimpleNamespace, SimpleNamespace]:
-    """Return what nutpie asks of compiled functions, their `address`: the density, and what a draw stores."""
-    evaluated = types.int64(types.uint64, _NUMBERS, _NUMBERS, _NUMBERS, _POOL)
-    stored = types.int64(types.uint64, types.uint64, _NUMBERS, _NUMBERS, _POOL)
-    density, copied = c_entry(nuts_density, evaluated), c_entry(copy_vector, stored)
-    return SimpleNamespace(address=density), SimpleNamespace(address=copied)
 
 
 def new_pool(function: int, states: Sequence[Whitened]) -> NDArray[np.int64]:
@@ -182,9 +171,8 @@ class Chains:
         """
         from nutpie.compile_pymc import CompiledPyMCModel
 
-        density, copied = _entries()
         model = CompiledPyMCModel(
-            dims=None, compiled_logp_func=density, compiled_expand_func=copied, initial_point_func=self.start,
+            dims=None, compiled_logp_func=nuts_density, compiled_expand_func=copy_vector, initial_point_func=self.start,
             shared_data={}, shared_var_keys={}, user_data=new_pool(function, states), n_expanded=self.size,
             shape_info=(["w"], [slice(0, self.size)], [(self.size,)]), logp_func=None, expand_func=None,
             _n_dim=self.size, _shapes={"w": (self.size,)}, _coords=None,

@@ -8,15 +8,12 @@ coefficients whose prior is not normal. With canonical partial correlations LKJ 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import exp, log, log1p, tanh
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba.core import types
 
 from bayeslmm.bayes.densities import LOG_2, log_beta, log_density, log_sech2, sqrt_sech2
 from bayeslmm.bayes.latent import correlation_beta
@@ -170,7 +167,7 @@ class Coordinates:
         )  # fmt: skip
         plan, scratch = plan_words(self.plan)
         words = np.concatenate([plan, POINTS.words((np.ascontiguousarray(points), *out))])
-        _unpack_function()(words.ctypes.data)
+        unpack_points.native(words.ctypes.data)
         del scratch
         return out
 
@@ -391,17 +388,13 @@ POINTS = Fields("Points", "points:f2 flat:f2 scales:f2 sampled:f2 values:f1", PL
 points_at = record_at(POINTS)
 
 
+@c_entry
 def unpack_points(address):  # type: ignore[no-untyped-def]
     """Do `unpack` for every point: the C function of a record."""
     e = points_at(address)
     for i in range(e.points.shape[0]):
         e.values[i] = unpack(e.plan, e.points[i], e.flat[i], e.scales[i], e.sampled[i])
     return 0.0
-
-
-@lru_cache(maxsize=1)
-def _unpack_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(unpack_points, types.float64(types.int64)))
 
 
 @internal

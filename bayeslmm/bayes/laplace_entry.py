@@ -7,14 +7,11 @@ effects from the Gaussian at the mode. Each thread has a record of its own.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba.core import types
 
 from bayeslmm.bayes.coordinates import PLAN, Plan, plan_words, pull, unpack
 from bayeslmm.bayes.densities import HALF_LOG_2PI
@@ -22,7 +19,7 @@ from bayeslmm.likelihood._compiled import c_entry, internal
 from bayeslmm.likelihood.glmm_record import GLMM
 from bayeslmm.likelihood.handle import call
 from bayeslmm.likelihood.laplace import DRAW as DRAW_ONE
-from bayeslmm.likelihood.laplace import LAPLACE, LaplaceKernel, glmm_address
+from bayeslmm.likelihood.laplace import LAPLACE, LaplaceKernel, glmm
 from bayeslmm.likelihood.pirls import JOINT
 from bayeslmm.likelihood.record import Fields, record_at, words_of
 from bayeslmm.likelihood.small import fill
@@ -160,6 +157,7 @@ def draw_at_points(e):  # type: ignore[no-untyped-def]
         e.exact[draw] = prior + g.found[0] + weight
 
 
+@c_entry
 def density(address):  # type: ignore[no-untyped-def]
     """Do what the record at `address` asks for: the C function of the approximate log posterior."""
     e = density_at(address)
@@ -169,11 +167,6 @@ def density(address):  # type: ignore[no-untyped-def]
         return whitened_value(e)
     draw_at_points(e)
     return 0.0
-
-
-@lru_cache(maxsize=1)
-def _density_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(density, types.float64(types.int64)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +190,7 @@ class LaplaceState:
     def run(self, task: int) -> float:
         """Let compiled code do one task; other threads run meanwhile."""
         DENSITY.write(self.words, "task", task)
-        return float(_density_function()(self.words.ctypes.data))
+        return float(density.native(self.words.ctypes.data))
 
 
 def new_laplace_state(
@@ -252,7 +245,7 @@ def new_laplace_state(
     cuts = (np.empty(0), np.empty(0)) if thresholds is None else thresholds
     arrays |= {"cut_means": cuts[0], "cut_sds": cuts[1]}
     plan_part, scratch = plan_words(plan)
-    density_part = DENSITY.words((0, glmm_address(), constant, *arrays.values()))
+    density_part = DENSITY.words((0, glmm.address, constant, *arrays.values()))
     words = np.concatenate([own.handle, plan_part, density_part])
     for field, value in likelihood.items():
         GLMM.write(words, field, value)

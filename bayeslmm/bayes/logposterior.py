@@ -15,14 +15,11 @@ sampled vector, the same for every model: nothing is compiled per model.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf, log, pi
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numba.core import types
 
 from bayeslmm.bayes.coordinates import PLAN, Coordinates, coordinates, plan_words, pull, unpack
 from bayeslmm.bayes.folding import FIELDS as FOLDS
@@ -83,7 +80,7 @@ class State:
     def run(self, operation: int) -> float:
         """Let compiled code do one operation; other threads run meanwhile."""
         POSTERIOR.write(self.words, "operation", operation)
-        return float(_posterior_function()(self.words.ctypes.data))
+        return float(posterior.native(self.words.ctypes.data))
 
     def ready(self) -> Self:
         """Return the state, told to evaluate the whitened vector `w` into `slope`."""
@@ -300,6 +297,7 @@ def draw_at_points(e):  # type: ignore[no-untyped-def]
                 effects[draw, own + i] = total
 
 
+@c_entry
 def posterior(address):  # type: ignore[no-untyped-def]
     """Do what the record at `address` asks for: the C function of the log posterior."""
     e = posterior_at(address)
@@ -314,17 +312,6 @@ def posterior(address):  # type: ignore[no-untyped-def]
         return 0.0
     draw_at_points(e)
     return 0.0
-
-
-@lru_cache(maxsize=1)
-def posterior_address() -> int:
-    """Return the address of the compiled log posterior."""
-    return c_entry(posterior, types.float64(types.int64))
-
-
-@lru_cache(maxsize=1)
-def _posterior_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(posterior_address())
 
 
 def log_posterior(state: State, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.folded import fold
-from bayeslmm.bayes.logposterior import LogPosterior, posterior_address
+from bayeslmm.bayes.logposterior import LogPosterior, posterior
 from bayeslmm.bayes.priors import effect_scale, is_homogeneous
 from bayeslmm.errors import SamplingError
 
@@ -252,7 +252,7 @@ def sample_nuts(
     work = Chains(density.size, draws, tune, chains, cores, seed, progress, target_accept)
     with one_blas_thread(cores > 1):
         if density.residual is None:
-            w, statistics = work.run_compiled(posterior_address(), [new_state().ready() for _ in range(cores)])
+            w, statistics = work.run_compiled(posterior.address, [new_state().ready() for _ in range(cores)])
         else:
             w, statistics = work.run_callable(make_density)
     w, statistics, notes = keep_complete(w, statistics, draws)

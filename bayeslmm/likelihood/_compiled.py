@@ -25,6 +25,7 @@ from numba.core import cgutils, event, sigutils, types
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.extending import get_cython_function_address, intrinsic
 
@@ -45,7 +46,7 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
 
 
 class _Part(JITCodeLibrary):
-    """Code that waits to be linked into a C entry. The entry is optimised as a whole, so its parts need not be."""
+    """Code that waits to be linked into a C function, which is optimised as a whole: its parts need not be."""
 
     def add_llvm_module(self, ll_module: Any) -> None:
         self._final_module.link_in(ll_module)
@@ -84,12 +85,19 @@ _FOR_OTHER_CODE = {
 """Steps of numba that find nothing in loops over numbers: no closures, literals, array expressions or exceptions."""
 
 
-class _PartCompiler(Compiler):
-    """Numba's compiler without the steps for other code than loops over numbers, with a `_Part` as its result."""
+class _Whole(JITCodeLibrary):
+    """Code of a C function with all its parts: numba's first round of passes, for counts of references, is left out."""
 
-    def __init__(self, typing_context, target_context, library, *rest):  # type: ignore[no-untyped-def]
-        library = _Part(target_context.codegen(), "part")
-        super().__init__(typing_context, target_context, library, *rest)
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+
+class _LoopCompiler(Compiler):
+    """Numba's compiler without the steps for other code than loops over numbers."""
 
     def define_pipelines(self) -> list[PassManager]:
         shorter = []
@@ -99,6 +107,22 @@ class _PartCompiler(Compiler):
             manager.finalize()
             shorter.append(manager)
         return shorter
+
+
+class _PartCompiler(_LoopCompiler):
+    """Such a compiler with a `_Part` as its result."""
+
+    def __init__(self, typing_context, target_context, library, *rest):  # type: ignore[no-untyped-def]
+        super().__init__(typing_context, target_context, _Part(target_context.codegen(), "part"), *rest)
+
+
+class _WholeCompiler(_LoopCompiler):
+    """Such a compiler with a `_Whole` as its result."""
+
+    def __init__(self, typing_context, target_context, library, *rest):  # type: ignore[no-untyped-def]
+        whole = _Whole(target_context.codegen(), "entry")
+        whole.enable_object_caching()
+        super().__init__(typing_context, target_context, whole, *rest)
 
 
 _INTERNAL = {"error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -115,25 +139,34 @@ def step(function: Callable[..., Any]) -> Any:
 
 
 class _Entry(CFunc):
-    """Numba's C callback, which tells listeners that it is being compiled, as other functions do."""
+    """Numba's C callback with its cache: loaded without all that compiling needs, and said when it is compiled."""
+
+    _cache: Any
+    _sig: Any
+    _targetdescr: Any
+
+    def compile(self) -> None:
+        """Load it from the cache or compile it.
+
+        Numba itself gets ready to compile before it looks into the cache, which takes longer than to load all we have.
+        """
+        with global_compiler_lock, self._cache._guard_against_spurious_io_errors():
+            found = self._cache._load_overload(self._sig, self._targetdescr.target_context)
+            if found is not None:
+                self._library, self._wrapper_name = found.library, found.fndesc.llvm_cfunc_wrapper_name
+                self._wrapper_address = self._library.get_pointer_to_function(self._wrapper_name)
+                return
+        super().compile()
 
     def _compile_uncached(self) -> Any:
         with event.trigger_event("numba:compile", data={"dispatcher": self}):
             return super()._compile_uncached()  # type: ignore[misc]
 
-
-def c_entry(function: Callable[..., Any], kind: Any) -> int:
-    """Return the address of `function` compiled with the calling convention of C, from the cache when it is there.
-
-    It allocates nothing, so that no reference is counted: that is a good part of the time to compile.
-    """
-    options = {"error_model": "numpy", "_nrt": False}
-    entry = _Entry(function, sigutils.normalize_signature(kind), locals={}, options=options)
-    entry.enable_caching()
-    entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(function))  # type: ignore[attr-defined]
-    with _no_garbage_collection():
-        entry.compile()
-    return int(entry.address)  # type: ignore[arg-type]
+    @property
+    def is_cached(self) -> bool:
+        """Whether the cache has it."""
+        key = self._cache._index_key(self._sig, self._targetdescr.target_context.codegen())
+        return key in self._cache._cache_file._load_index()
 
 
 @contextmanager
@@ -151,10 +184,13 @@ def _no_garbage_collection() -> Iterator[None]:
 class CFunction:
     """A loop with the calling convention of C: arrays go in by address, without numba's checks and conversions.
 
+    It is compiled on first use, or loaded from numba's cache on disk when it is there. It allocates nothing, so that no
+    reference is counted: that is a good part of the time to compile.
+
     Parameters
     ----------
     function : callable
-        What to compile, on first use.
+        What to compile.
     signature : str
         Numba's notation of result and arguments; an array is `CPointer(its type)`.
     """
@@ -165,18 +201,49 @@ class CFunction:
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it with C-ordered arrays and numbers."""
-        return self._address(*map(_as_c, arguments, self.kinds))
+        return self.native(*map(_as_c, arguments, self.kinds))
+
+    @property
+    def place(self) -> str:
+        """Module and name, by which another process finds it."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
 
     @cached_property
-    def _address(self) -> Any:
-        result = ctypes.c_int64 if self.signature.startswith("int64") else None
+    def _entry(self) -> _Entry:
+        kind, options = sigutils.normalize_signature(self.signature), {"error_model": "numpy", "_nrt": False}
+        entry = _Entry(self.function, kind, locals={}, options=options, pipeline_class=_WholeCompiler)
+        entry.enable_caching()
+        entry._cache._cache_file._source_stamp = _stamp(inspect.getfile(self.function))
+        return entry
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it is compiled already, in this process or on disk."""
+        return "address" in self.__dict__ or self._entry.is_cached
+
+    @cached_property
+    def address(self) -> int:
+        """Where the compiled code starts."""
+        with _no_garbage_collection():
+            self._entry.compile()
+        return int(self._entry.address)  # type: ignore[arg-type]
+
+    @cached_property
+    def native(self) -> Any:
+        """The compiled function for Python, of numbers and addresses; it lets other threads run meanwhile."""
+        result = {"void": None, "int64": ctypes.c_int64, "float64": ctypes.c_double}[self.signature.partition("(")[0]]
         parameters = [ctypes.c_double if kind == "float64" else ctypes.c_int64 for kind in self.kinds]
-        return ctypes.CFUNCTYPE(result, *parameters)(c_entry(self.function, self.signature))
+        return ctypes.CFUNCTYPE(result, *parameters)(self.address)
 
 
 def c_function(signature: str) -> Callable[[Callable[..., Any]], CFunction]:
     """Make a loop a `CFunction`."""
     return lambda function: CFunction(function, signature)
+
+
+def c_entry(function: Callable[..., Any]) -> CFunction:
+    """Make a function of the address of a record or handle a `CFunction` that returns a number."""
+    return CFunction(function, "float64(int64)")
 
 
 def _as_c(value: Any, kind: str) -> Any:

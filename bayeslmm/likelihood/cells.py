@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from bayeslmm.likelihood._compiled import compiled
-from bayeslmm.likelihood.row_entry import rows_address
+from bayeslmm.likelihood.row_entry import rows as row_entry
 from bayeslmm.likelihood.symbolic import Analysis
 
 Floats = NDArray[np.float64]
@@ -268,7 +268,7 @@ def place(cells: Collapsed, analysis: Analysis, R0: Floats) -> Cells:
         carries=np.array(
             [carrier is not None and bool(carrier[rows].any()) for rows in analysis.first_row], dtype=bool
         ),
-        evaluator=np.array([rows_address()], dtype=np.int64),
+        evaluator=np.array([row_entry.address], dtype=np.int64),
     )
 
 

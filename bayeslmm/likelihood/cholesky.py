@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bayeslmm.likelihood.engine import engine_function
+from bayeslmm.likelihood.engine import engine
 from bayeslmm.likelihood.handle import engine_handle, set_argument
 from bayeslmm.likelihood.numeric import Workspace
 from bayeslmm.likelihood.operations import (
@@ -41,7 +41,7 @@ def _run(s: Structure, w: Workspace, arguments: Mapping[int, Floats], *operation
         set_argument(handle, argument, array)
     for operation in operations:
         handle[0] = operation
-        engine_function()(handle.ctypes.data)
+        engine.native(handle.ctypes.data)
 
 
 def solve_half(s: Structure, w: Workspace, b: Floats) -> None:

@@ -29,10 +29,14 @@ class _Compiling(event.Listener):
             return
         if self.depth == 0:
             self.began = time.perf_counter()
-            if not self.said:
-                self.said = True
-                print(NOTICE, file=sys.stderr, flush=True)
+            self.say()
         self.depth += 1
+
+    def say(self) -> None:
+        """Tell the user, once in a process."""
+        if not self.said:
+            self.said = True
+            print(NOTICE, file=sys.stderr, flush=True)
 
     def on_end(self, event: Any) -> None:
         if self.depth == 0:
@@ -53,6 +57,18 @@ _LISTENER = _Compiling()
 def watch() -> None:
     """Begin to listen to numba; a second call changes nothing."""
     event.register("numba:compile", _LISTENER)
+
+
+def count(seconds: float) -> None:
+    """Count time spent waiting for another process that compiles for this one.
+
+    Parameters
+    ----------
+    seconds : float
+        To be left out of what computing takes.
+    """
+    _LISTENER.say()
+    _LISTENER.seconds += seconds
 
 
 class Stopwatch:

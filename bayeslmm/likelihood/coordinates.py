@@ -115,7 +115,8 @@ def slope_of(terms, n_terms, space, x, gradient, out):  # type: ignore[no-untype
                 out[first + i] = gradient[first + i] * slope * space.inverse_roots[base + i * (k + 1)]
             if kind != _DIAG:
                 low = -1.0 / (k - 1) if kind == _CS else -1.0
-                out[first + count] = gradient[first + count] * 0.5 * (1.0 - low) / np.cosh(x[first + count]) ** 2
+                hyperbolic = np.cosh(x[first + count])
+                out[first + count] = gradient[first + count] * 0.5 * (1.0 - low) / (hyperbolic * hyperbolic)
 
 
 def to_theta(terms: TermArrays, space: Space, x: Floats, theta: Floats) -> None:
@@ -130,14 +131,14 @@ def pull_theta(terms: TermArrays, space: Space, x: Floats, gradient: Floats, out
 
 def _run(operation: int, terms: TermArrays, space: Space, arguments: tuple[tuple[int, Floats], ...]) -> None:
     """Let compiled code go between search coordinates and theta: it needs no data."""
-    from bayeslmm.likelihood.coordinates_entry import coordinates_function
+    from bayeslmm.likelihood.coordinates_entry import coordinates
     from bayeslmm.likelihood.handle import coordinates_handle, set_argument
 
     handle = coordinates_handle(terms, space)
     handle[0] = operation
     for argument, array in arguments:
         set_argument(handle, argument, array)
-    coordinates_function()(handle.ctypes.data)
+    coordinates.native(handle.ctypes.data)
 
 
 def _terms(terms: TermArrays, space: Space) -> Iterator[tuple[int, Covariance, slice, Floats]]:

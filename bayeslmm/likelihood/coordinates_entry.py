@@ -5,18 +5,13 @@ Apart from that of the model, so that a generalised fit, which has another searc
 
 from __future__ import annotations
 
-import ctypes
-from functools import lru_cache
-from typing import Any
-
-from numba.core import types
-
 from bayeslmm.likelihood._compiled import c_entry, longs
 from bayeslmm.likelihood.coordinates import slope_of, theta_of
 from bayeslmm.likelihood.handle import TERMS, argument, unpack_space, unpack_terms
 from bayeslmm.likelihood.operations import POINT, SLOPE, THETA, THETA_SLOPE, TO_THETA
 
 
+@c_entry
 def coordinates(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for."""
     handle = longs(address)
@@ -26,9 +21,3 @@ def coordinates(address):  # type: ignore[no-untyped-def]
     else:
         slope_of(terms, n_terms, space, x, argument(handle, THETA_SLOPE), argument(handle, SLOPE))
     return 0.0
-
-
-@lru_cache(maxsize=1)
-def coordinates_function() -> Any:
-    """Return the compiled function for Python, compiled or loaded on first use."""
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(coordinates, types.float64(types.int64)))

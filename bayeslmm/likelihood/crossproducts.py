@@ -466,3 +466,7 @@ def _fill_pairs(  # type: ignore[no-untyped-def]
             for a in range(k1):
                 for c in range(k2):
                     values[(place[other] * k1 + a) * k2 + c] += w * Z1[i * k1 + a] * Z2[i * k2 + c]
+
+
+COMPILED = (_accumulate, _bucket, _count_pairs, _fill_pairs)
+"""What a design needs."""

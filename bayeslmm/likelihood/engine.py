@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from functools import lru_cache
-from typing import Any
-
-from numba.core import types
-
 from bayeslmm.likelihood._compiled import c_entry, longs
 from bayeslmm.likelihood.handle import argument, unpack_structure, unpack_workspace, width
 from bayeslmm.likelihood.numeric import (
@@ -39,6 +33,7 @@ from bayeslmm.likelihood.operations import (
 )
 
 
+@c_entry
 def engine(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for."""
     handle = longs(address)
@@ -63,15 +58,3 @@ def engine(address):  # type: ignore[no-untyped-def]
         factors = argument(handle, FACTORS)
         gather_gradient(s, w, templates, width(handle, MIXING), factors[0], factors[1], argument(handle, OUT))
     return answer
-
-
-@lru_cache(maxsize=1)
-def engine_address() -> int:
-    """Return the address of the compiled engine, compiling or loading it on first use."""
-    return c_entry(engine, types.float64(types.int64))
-
-
-@lru_cache(maxsize=1)
-def engine_function() -> Any:
-    """Return the compiled engine for Python; it lets other threads run meanwhile."""
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(engine_address())

@@ -11,7 +11,7 @@ lines here. `bayeslmm.likelihood.cholesky` is the same for Python.
 from __future__ import annotations
 
 from bayeslmm.likelihood._compiled import internal, step
-from bayeslmm.likelihood.handle import ARGUMENTS, FULL, HALF, call, engine_of, set_matrix, set_vector
+from bayeslmm.likelihood.handle import ARGUMENTS, FULL, HALF, run, set_matrix, set_vector
 from bayeslmm.likelihood.operations import (
     FACTORISE,
     FACTORS,
@@ -30,13 +30,6 @@ from bayeslmm.likelihood.operations import (
     B,
 )
 from bayeslmm.likelihood.record import scratch_doubles, words_of
-
-
-@step
-def run(handle, operation):  # type: ignore[no-untyped-def]
-    """Let the factorisation do one operation on a handle."""
-    handle[0] = operation
-    return call(engine_of(handle), handle)
 
 
 @step

@@ -8,6 +8,7 @@ points to live.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -19,10 +20,10 @@ from bayeslmm.likelihood._compiled import doubles, ints, longs, octets, step
 from bayeslmm.likelihood.covariance import Space, TermArrays
 from bayeslmm.likelihood.numeric import Addresses, Workspace
 from bayeslmm.likelihood.operations import N_ARGUMENTS
-from bayeslmm.likelihood.record import Fields, where
+from bayeslmm.likelihood.record import Fields
 from bayeslmm.likelihood.symbolic import Structure
 
-HALF, FULL = 44, 47
+ENGINE, HALF, FULL = 35, 44, 47
 TERMS = 65
 SPACE = TERMS + 16
 ARGUMENTS = SPACE + 8
@@ -95,39 +96,62 @@ def set_argument(handle: NDArray[np.int64], argument: int, array: NDArray[np.flo
     handle[at : at + 1 + array.ndim] = (array.__array_interface__["data"][0], *array.shape)
 
 
-@step
-def set_vector(handle, argument, array):  # type: ignore[no-untyped-def]
-    """Write address and size of an argument."""
-    at = ARGUMENTS + 3 * argument
-    handle[at] = where(array)
-    handle[at + 1] = array.size
+def _word(builder: Any, handle: Any, which: Any, entry: int) -> Any:
+    """Return where the address (0) or a size (1, 2) of an argument stands in a handle."""
+    whole = ir.IntType(64)
+    return builder.gep(handle, [builder.add(builder.mul(which, whole(3)), whole(ARGUMENTS + entry))])
 
 
-@step
-def set_matrix(handle, argument, array):  # type: ignore[no-untyped-def]
-    """Write address and shape of an argument."""
-    at = ARGUMENTS + 3 * argument
-    handle[at] = where(array)
-    handle[at + 1] = array.shape[0]
-    handle[at + 2] = array.shape[1]
+def _setter(n_sizes):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def write(typing_context, handle, which, array):  # type: ignore[no-untyped-def]
+        """Write address and sizes of an argument."""
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            view = cgutils.create_struct_proxy(signature.args[2])(context, builder, value=arguments[2])
+            sizes = [view.nitems] if n_sizes == 1 else cgutils.unpack_tuple(builder, view.shape)
+            for entry, value in enumerate([builder.ptrtoint(view.data, ir.IntType(64)), *sizes]):
+                builder.store(value, _word(builder, arguments[0], arguments[1], entry))
+            return context.get_dummy_value()
+
+        return types.void(_HANDLE, types.int64, array), generate
+
+    return write
 
 
-@step
-def argument(handle, which):  # type: ignore[no-untyped-def]
-    """Return the address of an argument."""
-    return doubles(handle[ARGUMENTS + 3 * which])
+def _getter(entry):  # type: ignore[no-untyped-def]
+    @intrinsic
+    def read(typing_context, handle, which):  # type: ignore[no-untyped-def]
+        """Return the address of an argument, or one of its sizes: in a matrix rows, then columns."""
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            value = builder.load(_word(builder, arguments[0], arguments[1], entry))
+            return builder.inttoptr(value, ir.DoubleType().as_pointer()) if entry == 0 else value
+
+        return (_DOUBLES if entry == 0 else types.int64)(_HANDLE, types.int64), generate
+
+    return read
 
 
-@step
-def length(handle, which):  # type: ignore[no-untyped-def]
-    """Return the size of an argument, of a matrix the number of its rows."""
-    return handle[ARGUMENTS + 3 * which + 1]
+_HANDLE, _DOUBLES = types.CPointer(types.int64), types.CPointer(types.float64)  # type: ignore[attr-defined]
+# not functions: numba would compile one for every argument that is asked for, which is a constant
+set_vector, set_matrix = _setter(1), _setter(2)
+argument, length, width = _getter(0), _getter(1), _getter(2)
 
 
-@step
-def width(handle, which):  # type: ignore[no-untyped-def]
-    """Return the number of columns of an argument that is a matrix."""
-    return handle[ARGUMENTS + 3 * which + 2]
+@intrinsic
+def run(typing_context, handle, operation):  # type: ignore[no-untyped-def]
+    """Let the factorisation do one operation on a handle."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        handle, operation = arguments
+        builder.store(operation, handle)
+        place = builder.load(builder.gep(handle, [ir.IntType(64)(ENGINE)]))
+        engine = builder.load(builder.inttoptr(place, handle.type))
+        kind = ir.FunctionType(ir.DoubleType(), [handle.type])
+        return builder.call(builder.inttoptr(engine, kind.as_pointer()), [handle])
+
+    return types.float64(_HANDLE, types.int64), generate
 
 
 @step
@@ -137,7 +161,7 @@ def unpack_structure(handle):  # type: ignore[no-untyped-def]
     n_nodes, n_head, n_factors = handle[6], handle[10] - 1, handle[2]
     n_templates = 0
     for f in range(n_factors):
-        n_templates += longs(handle[1])[f] ** 2
+        n_templates += longs(handle[1])[f] * longs(handle[1])[f]
     return Addresses(
         longs(handle[1]),
         longs(handle[3]),
@@ -206,9 +230,3 @@ def unpack_space(handle):  # type: ignore[no-untyped-def]
     """Return the search coordinates of a handle."""
     at = SPACE
     return Space(longs(handle[at]), longs(handle[at + 2]), doubles(handle[at + 4]), doubles(handle[at + 6]))
-
-
-@step
-def engine_of(handle):  # type: ignore[no-untyped-def]
-    """Return the address of the compiled factorisation."""
-    return longs(handle[35])[0]

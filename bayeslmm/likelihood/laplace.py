@@ -23,13 +23,11 @@ TMB, *J. Stat. Softw.* 70(5).
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core import types
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import solve_triangular
 
@@ -370,6 +368,7 @@ def draw(g):  # type: ignore[no-untyped-def]
     return value - at_mode - 0.5 * left + 0.5 * square
 
 
+@c_entry
 def glmm(address):  # type: ignore[no-untyped-def]
     """Do what the record at `address` asks for: the C function of generalised models."""
     g = glmm_at(address)
@@ -404,17 +403,6 @@ LAPLACE, DRAW, BLOCKS, BORDER, FACTOR, INVERSE = range(6)
 take the terms, Z'WZ and the factor as they are."""
 
 
-@lru_cache(maxsize=1)
-def glmm_address() -> int:
-    """Return the address of the compiled function, compiling or loading it on first use."""
-    return c_entry(glmm, types.float64(types.int64))
-
-
-@lru_cache(maxsize=1)
-def _glmm_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(glmm_address())
-
-
 def run(state: State, operation: int, **arguments: Any) -> float:
     """Let compiled code do an operation on a state; it lets other threads run meanwhile.
 
@@ -434,7 +422,7 @@ def run(state: State, operation: int, **arguments: Any) -> float:
     for field, value in arguments.items():
         GLMM.write(state.handle, field, value)
     GLMM.write(state.handle, "operation", operation)
-    return float(_glmm_function()(state.handle.ctypes.data))
+    return float(glmm.native(state.handle.ctypes.data))
 
 
 class Approximation(NamedTuple):

@@ -22,13 +22,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood import crossproducts, symbolic
+from bayeslmm.likelihood._compiled import c_function, step
 from bayeslmm.likelihood.coordinates import fill_from_means, new_space
+from bayeslmm.likelihood.coordinates_entry import coordinates
 from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
-from bayeslmm.likelihood.engine import engine_address, engine_function
+from bayeslmm.likelihood.engine import engine
 from bayeslmm.likelihood.handle import new_handle, set_argument
-from bayeslmm.likelihood.model_entry import model_function
+from bayeslmm.likelihood.model_entry import model as model_entry
 from bayeslmm.likelihood.numeric import Workspace, new_workspace
 from bayeslmm.likelihood.operations import (
     EVALUATE,
@@ -54,6 +56,7 @@ from bayeslmm.likelihood.operations import (
 )
 from bayeslmm.likelihood.small import small_cholesky, small_inverse_root
 from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
+from bayeslmm.likelihood.together import load_together
 
 __all__ = [
     "LmmKernel",
@@ -111,7 +114,7 @@ class Call:
     def __call__(self, operation: int) -> float:
         """Let the compiled model do one operation."""
         self.handle[0] = operation
-        self.answer = float(model_function()(self.handle.ctypes.data))
+        self.answer = float(model_entry.native(self.handle.ctypes.data))
         return self.answer
 
     def invert(self) -> None:
@@ -141,7 +144,7 @@ class Call:
 
     def _engine(self, operation: int) -> None:
         self.handle[0] = operation
-        engine_function()(self.handle.ctypes.data)
+        engine.native(self.handle.ctypes.data)
 
 
 def _counts(terms: TermArrays) -> NDArray[np.int64]:
@@ -184,7 +187,7 @@ class Storage:
 
 
 def _with_own_engine(*arrays: Any) -> Structure:
-    return Structure(*arrays, np.array([engine_address()], dtype=np.int64))  # type: ignore[call-arg]
+    return Structure(*arrays, np.array([engine.address], dtype=np.int64))  # type: ignore[call-arg]
 
 
 # The address of the compiled engine is another one in the process, or on the machine, where a pickled fit arrives.
@@ -247,6 +250,7 @@ class LmmKernel:
     @classmethod
     def from_design(cls, design: Any) -> LmmKernel:
         """Build the kernel of a design."""
+        load_together((engine,), (model_entry, coordinates, *crossproducts.COMPILED, *symbolic.COMPILED))
         return cls(cross_products(design), Layout.from_design(design))
 
     def with_response(self, y: ArrayLike) -> LmmKernel:
@@ -528,9 +532,7 @@ class Solution:
         blocks = []
         templates = self.model.layout.templates(self.theta)
         for first, template in zip(self.model.analysis.first_row, templates, strict=True):
-            inverse = np.empty((len(first), *template.shape))
-            inverse_blocks(s, w, first, inverse)
-            blocks.append(template @ inverse @ template.T)
+            blocks.append(template @ inverse_blocks(s, w, first, template) @ template.T)
         return tuple(blocks)
 
     def conditional_cov(self, factor: int) -> NDArray[np.float64]:
@@ -556,7 +558,7 @@ class Solution:
                 fixed -= Z[:, [k]] * effects[at + k]
             for g in range(f + 1):
                 other = model.analysis.first_row[g][rows.codes[g]]
-                add_quadratic(s, w, at, other, Z, scaled[g], 1.0 if f == g else 2.0, share)
+                add_quadratic(s, w, (at, other), (Z, scaled[g]), 1.0 if f == g else 2.0, share)
         half = fixed @ lapack.dtrtri(root[:p, :p], lower=1)[0].T if p else fixed
         share += (half * half).sum(axis=1)
         return share * rows.weights if rows.weights.size else share
@@ -702,51 +704,83 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
     )
 
 
-@compiled
-def inverse_blocks(s, w, first, out):  # type: ignore[no-untyped-def]
-    """Copy the diagonal blocks of A^-1 of one factor's levels, which start at rows `first`, to `out` (J, K, K)."""
-    n_head = s.row_start.size - 1
-    n_head_rows = s.offset[n_head]
-    k = out.shape[1]
-    for j in range(first.size):
-        if first[j] < n_head_rows:
-            base = s.value_start[np.searchsorted(s.offset, first[j])]
-            for a in range(k):
-                for b in range(k):
-                    out[j, a, b] = w.head_inverse[base + a * k + b]
+def inverse_blocks(
+    s: Structure, w: Workspace, first: NDArray[np.int64], template: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the diagonal blocks of A^-1 (J, K, K) of one factor's levels, which start at rows `first`."""
+    n_head_rows = s.offset[len(s.row_start) - 1]
+    k = len(template)
+    row, column = np.indices((k, k))
+    out = np.empty((len(first), k, k))
+    inside = first < n_head_rows
+    start = s.value_start[np.searchsorted(s.offset, first[inside])]
+    out[inside] = w.head_inverse[start[:, None, None] + k * row + column]
+    at = first[~inside, None, None] - n_head_rows
+    out[~inside] = w.tail[at + np.maximum(row, column), at + np.minimum(row, column)]
+    return out
+
+
+_LONGS, _DOUBLES = "CPointer(int64)", "CPointer(float64)"
+
+
+@step
+def place_of(numbers, start, stop, wanted):  # type: ignore[no-untyped-def]
+    """Return where `wanted` stands among ascending numbers[start:stop]; it is there."""
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if numbers[middle] <= wanted:
+            start = middle
         else:
-            at = first[j] - n_head_rows
-            for a in range(k):
-                for b in range(k):
-                    out[j, a, b] = w.tail[at + max(a, b), at + min(a, b)]
+            stop = middle
+    return start
 
 
-@compiled
-def add_quadratic(s, w, first, second, Z1, Z2, weight, out):  # type: ignore[no-untyped-def]
-    """Add `weight * z1' S z2` of each row to `out`, S the block of A^-1 between the levels starting at the two rows."""
-    n_head = s.row_start.size - 1
-    n_head_rows = s.offset[n_head]
-    for i in range(first.size):
-        later, earlier = max(first[i], second[i]), min(first[i], second[i])
+@c_function(
+    f"void(int64, int64, int64, int64, int64, float64, {', '.join([_LONGS] * 4)}, CPointer(int32), {_LONGS}, "
+    f"{', '.join([_DOUBLES] * 5)})"
+)
+def _add_quadratic(  # type: ignore[no-untyped-def]
+    n, n_head, n_tail, k1, k2, weight, first, second, offset, row_start, below, value_start, head_inverse, tail, Z1,
+    Z2, out,
+):  # fmt: skip
+    """Do `add_quadratic`."""
+    n_head_rows = offset[n_head]
+    for i in range(n):
         swapped = first[i] < second[i]
-        height = Z2.shape[1] if swapped else Z1.shape[1]
-        width = Z1.shape[1] if swapped else Z2.shape[1]
+        later, earlier = (second[i], first[i]) if swapped else (first[i], second[i])
+        height, width = (k2, k1) if swapped else (k1, k2)
         base = np.int64(-1)
         if earlier < n_head_rows:
-            node = np.searchsorted(s.offset, earlier)
-            base = s.value_start[node]
+            node = place_of(offset, 0, n_head, earlier)
+            base = value_start[node]
             if later != earlier:
-                rows = s.rows[s.row_start[node] : s.row_start[node + 1]]
-                base += width * (width + np.searchsorted(rows, later))
+                rows = row_start[node]
+                base += width * (width + place_of(below, rows, row_start[node + 1], later) - rows)
         total = 0.0
         for a in range(height):
             for b in range(width):
                 if base >= 0:
-                    inverse = w.head_inverse[base + a * width + b]
+                    inverse = head_inverse[base + a * width + b]
                 else:
                     p, q = later + a - n_head_rows, earlier + b - n_head_rows
-                    inverse = w.tail[max(p, q), min(p, q)]
-                z1 = Z1[i, b] if swapped else Z1[i, a]
-                z2 = Z2[i, a] if swapped else Z2[i, b]
+                    inverse = tail[p * n_tail + q] if p > q else tail[q * n_tail + p]
+                z1 = Z1[i * k1 + b] if swapped else Z1[i * k1 + a]
+                z2 = Z2[i * k2 + a] if swapped else Z2[i * k2 + b]
                 total += z1 * inverse * z2
         out[i] += weight * total
+
+
+def add_quadratic(
+    s: Structure,
+    w: Workspace,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    columns: tuple[NDArray[np.float64], NDArray[np.float64]],
+    weight: float,
+    out: NDArray[np.float64],
+) -> None:
+    """Add `weight * z1' S z2` of each row to `out`, S the block of A^-1 between the levels starting at the two rows."""
+    (first, second), (Z1, Z2) = rows, columns
+    _add_quadratic(
+        len(first), len(s.row_start) - 1, w.tail.shape[0], Z1.shape[1], Z2.shape[1], weight, first, second, s.offset,
+        s.row_start, s.rows, s.value_start, w.head_inverse, w.tail, Z1, Z2, out,
+    )  # fmt: skip

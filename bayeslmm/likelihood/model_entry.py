@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from functools import lru_cache
-from typing import Any
-
-from numba.core import types
-
 from bayeslmm.likelihood._compiled import c_entry, longs
 from bayeslmm.likelihood.handle import argument, length
 from bayeslmm.likelihood.operations import (
@@ -22,6 +16,7 @@ from bayeslmm.likelihood.profiled import evaluate, measure, profile
 from bayeslmm.likelihood.search import descend
 
 
+@c_entry
 def model(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for."""
     handle = longs(address)
@@ -36,9 +31,3 @@ def model(address):  # type: ignore[no-untyped-def]
     elif operation == SEARCH:
         answer = descend(handle)
     return answer
-
-
-@lru_cache(maxsize=1)
-def model_function() -> Any:
-    """Return the compiled function for Python, compiled or loaded on first use; it lets other threads run meanwhile."""
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(model, types.float64(types.int64)))

@@ -221,7 +221,7 @@ def factor_column(s, w, h):  # type: ignore[no-untyped-def]
         for j in range(k):
             pivot = w.head[base + j * k + j]
             for l in range(j):
-                pivot -= w.head[base + j * k + l] ** 2
+                pivot -= w.head[base + j * k + l] * w.head[base + j * k + l]
             pivot = np.sqrt(pivot)
             w.head[base + j * k + j] = pivot
             product *= pivot
@@ -659,7 +659,10 @@ def add_block(s, w, b, templates, weight, out):  # type: ignore[no-untyped-def]
                 if target >= 0:
                     inverse[i * width + j] = w.head_inverse[target + i * width + j]
                 else:
-                    inverse[i * width + j] = w.tail[max(row + i, column + j) * s.n_tail + min(row + i, column + j)]
+                    later, earlier = row + i, column + j
+                    if later < earlier:
+                        later, earlier = earlier, later
+                    inverse[i * width + j] = w.tail[later * s.n_tail + earlier]
         for i in range(height):
             for j in range(width):
                 total = 0.0

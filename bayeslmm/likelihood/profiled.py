@@ -7,8 +7,8 @@ import numpy as np
 from bayeslmm.likelihood._compiled import internal
 from bayeslmm.likelihood.coordinates import slope_of, theta_of
 from bayeslmm.likelihood.covariance import templates_or_pull
-from bayeslmm.likelihood.factor import pull_back_with, reduce_with, run
-from bayeslmm.likelihood.handle import ARGUMENTS, TERMS, argument, length, unpack_space, unpack_terms
+from bayeslmm.likelihood.factor import pull_back_with, reduce_with
+from bayeslmm.likelihood.handle import ARGUMENTS, TERMS, argument, length, run, unpack_space, unpack_terms
 from bayeslmm.likelihood.numeric import clear
 from bayeslmm.likelihood.operations import (
     EVALUATIONS,
@@ -41,7 +41,8 @@ def profile(handle):  # type: ignore[no-untyped-def]
     n_rows, reml = settings[0], settings[1] > 0.0
     p = size - 1
     degrees = n_rows - p if reml else n_rows
-    value = log_det + settings[2] + degrees * (1.0 + np.log(2.0 * np.pi * root[p * size + p] ** 2 / degrees))
+    rest = root[p * size + p]
+    value = log_det + settings[2] + degrees * (1.0 + np.log(2.0 * np.pi * (rest * rest) / degrees))
     if reml:
         for i in range(p):
             value += 2.0 * np.log(root[i * size + i])

@@ -12,12 +12,7 @@ Graph. Stat.* 4(1); Rabe-Hesketh, Skrondal & Pickles (2005), *J. Econometrics* 1
 
 from __future__ import annotations
 
-import ctypes
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
-from numba.core import types
 from numpy.typing import ArrayLike, NDArray
 
 from bayeslmm.errors import FitError
@@ -65,6 +60,7 @@ LEVELS = Fields("Levels", "glmm:int nodes:f2 log_weights:f1 starts:l1 order:l1 s
 levels_at = record_at(LEVELS)
 
 
+@c_entry
 def level_integrals(address):  # type: ignore[no-untyped-def]
     """Fill values (G, J): log of integrand times weight at each node of each level. A C function of a record."""
     levels = levels_at(address)
@@ -92,11 +88,6 @@ def level_integrals(address):  # type: ignore[no-untyped-def]
                 value += cells.weight[i] * terms[0]
             levels.values[node, level] = value
     return 0.0
-
-
-@lru_cache(maxsize=1)
-def _levels_function() -> Any:
-    return ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(c_entry(level_integrals, types.float64(types.int64)))
 
 
 def check_quadrature(kernel: LaplaceKernel, points: int) -> None:
@@ -184,7 +175,7 @@ def adaptive_loglik(
     log_a = run(state, FACTOR, templates=flat, aux=own)
     fields = (state.handle.ctypes.data, nodes, log_weights, starts, order, np.empty_like(state.u), values)
     words = LEVELS.words(fields)
-    _levels_function()(words.ctypes.data)
+    level_integrals.native(words.ctypes.data)
     top = values.max(axis=0)
     integrals = top + np.log(np.exp(values - top).sum(axis=0))
     q = width * (len(starts) - 1)

@@ -7,7 +7,6 @@ log1p by their series: a library call for each row would cost more than all the 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numba
@@ -163,6 +162,7 @@ def own_parameter(family, link, y, size, extra, weight, eta, aux, leverage, resp
             out[category - 1] += w * (lb - 0.5 * (leverage[i] * wb + gb * response[i]))
 
 
+@c_entry
 def rows(address):  # type: ignore[no-untyped-def]
     """Do what the handle at `address` asks for: evaluate rows and return their sum, or the family's own gradient."""
     handle = longs(address)
@@ -188,9 +188,3 @@ def rows(address):  # type: ignore[no-untyped-def]
     for i in range(n):
         total += value[i]
     return total
-
-
-@lru_cache(maxsize=1)
-def rows_address() -> int:
-    """Return the address of the compiled function, compiling or loading it on first use."""
-    return c_entry(rows, types.float64(types.int64))

@@ -78,8 +78,9 @@ def line_search(handle, x, m, value, direction, decline, new_x, new_slope):  # t
     journal = argument(handle, JOURNAL)
     longest = 0.0
     for i in range(m):
-        longest = max(longest, abs(direction[i]))
-    step = min(1.0, 1.5 / longest)
+        if abs(direction[i]) > longest:
+            longest = abs(direction[i])
+    step = 1.0 if longest <= 1.5 else 1.5 / longest
     low, high = 0.0, np.inf
     low_decline, new_value, found = decline, value, 0.0
     for _ in range(30):
@@ -95,7 +96,8 @@ def line_search(handle, x, m, value, direction, decline, new_x, new_slope):  # t
             share = 0.5
             if new_value < np.inf and new_decline > 0.0:
                 share = low_decline / (low_decline - new_decline)
-            step = low + max(0.1, min(0.7, share)) * (high - low)
+            share = 0.1 if share < 0.1 else (0.7 if share > 0.7 else share)
+            step = low + share * (high - low)
         elif new_decline < 0.9 * decline and step * longest < 8.0:
             low, low_decline = step, new_decline
             step = 3.0 * step if high == np.inf else 0.5 * (low + high)

@@ -145,7 +145,7 @@ def analyse(products: CrossProducts) -> Analysis:
     -------
     Analysis
     """
-    from bayeslmm.likelihood.engine import engine_address
+    from bayeslmm.likelihood.engine import engine
 
     by_size = sorted(range(len(products.n_levels)), key=lambda f: -products.n_levels[f])
     node_start = np.zeros(len(by_size), dtype=np.int64)
@@ -166,8 +166,8 @@ def analyse(products: CrossProducts) -> Analysis:
     offset = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths[order])])
     panels = lay_out(pattern_start, pattern, position, offset, PADDED_SHARE)
     blocks = _blocks(products, by_size, node_start, position, offset, panels)
-    engine = np.array([engine_address()], dtype=np.int64)
-    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks, engine)  # type: ignore[call-arg]
+    address = np.array([engine.address], dtype=np.int64)
+    structure = Structure(factor_k, template_start, factor_of_node[order], offset, *panels, *blocks, address)  # type: ignore[call-arg]
     first_row = tuple(
         offset[position[node_start[f] : node_start[f] + products.n_levels[f]]] for f in range(len(by_size))
     )
@@ -379,14 +379,19 @@ def _eliminate(  # type: ignore[no-untyped-def]
             lists[start[i] + kept_elements] = p
             n_elements[i] = kept_elements + 1
             length[i] = write + 1 - start[i]
-            new = min(bound, degree[i] + weight - widths[i], remaining - widths[i])
+            new = degree[i] + weight - widths[i]
+            if bound < new:
+                new = bound
+            if remaining - widths[i] < new:
+                new = remaining - widths[i]
             degree[i] = new
             preceding[i] = -1
             following[i] = bucket_head[new]
             if bucket_head[new] >= 0:
                 preceding[bucket_head[new]] = i
             bucket_head[new] = i
-            least = min(least, new)
+            if new < least:
+                least = new
         base += whole + 1
 
     at = n_head
@@ -520,3 +525,7 @@ def _place_blocks(  # type: ignore[no-untyped-def]
                 source = i * width + j if first[b] == r else j * height + i
                 values[at + i * width + j] = raw[raw_start[b] + source]
         at += height * width
+
+
+COMPILED = (_eliminate, _lay_out, _place_blocks)
+"""What an analysis needs."""

@@ -6,7 +6,7 @@ import pytest
 import bayeslmm as blm
 from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.folded import fold
-from bayeslmm.bayes.logposterior import log_posterior_of, posterior_address
+from bayeslmm.bayes.logposterior import log_posterior_of, posterior
 from bayeslmm.bayes.marginal import find_mode
 
 
@@ -23,14 +23,14 @@ def folded_model():
     density = log_posterior_of(model.design, model.priors, model.kernel)
     folded = fold(density, find_mode(density).x)
     assert folded is not None
-    return posterior_address(), folded.state, density.evaluate_whitened, density.size
+    return posterior.address, folded.state, density.evaluate_whitened, density.size
 
 
 def plain_model():
     model = blm.model("Reaction ~ Days + (Days | Subject)", blm.datasets.load("sleepstudy"))
     density = log_posterior_of(model.design, model.priors, model.kernel)
     mode = find_mode(density)
-    return posterior_address(), lambda: density.state(mode.x, mode.spread), density.evaluate_whitened, density.size
+    return posterior.address, lambda: density.state(mode.x, mode.spread), density.evaluate_whitened, density.size
 
 
 @pytest.mark.parametrize("model", [plain_model, folded_model])
@@ -52,6 +52,6 @@ def test_a_density_that_is_not_finite_is_a_divergence_not_an_end():
     mode = find_mode(density)
     # Axes so long that the first steps leave the range of floating-point numbers.
     states = [density.state(mode.x, 300.0 * mode.spread).ready()]
-    w, statistics = Chains(2, 20, 50, 1, 1, 5, False, 0.8, jitter=1e-3).run_compiled(posterior_address(), states)
+    w, statistics = Chains(2, 20, 50, 1, 1, 5, False, 0.8, jitter=1e-3).run_compiled(posterior.address, states)
     assert np.isfinite(w).all()
     assert statistics["diverging"].shape == (1, 20)

@@ -15,7 +15,7 @@ njit(lambda x: x + 1)(1)
 assert clock.compiling() == 0  # not ours
 log_sech2(1.0)
 once = clock.compiling()
-_bucket._address  # C entries count too
+_bucket.address  # C entries count too
 print(once, clock.compiling() - once, *clock.notes())
 """
 
