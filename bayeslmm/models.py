@@ -206,8 +206,11 @@ class Model:
         >>> post.data["posterior"]["beta"].shape
         (4, 200, 1)
         """
+        from bayeslmm.bayes.logposterior import compile_for_posterior
         from bayeslmm.bayes.sample import sample
 
+        if self.family.is_gaussian_identity and engine != "latent":
+            compile_for_posterior()
         return sample(
             self.design,
             self.family,

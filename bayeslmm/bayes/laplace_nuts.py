@@ -26,6 +26,7 @@ from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates
 from bayeslmm.bayes.labels import data_groups, variance_draws
 from bayeslmm.bayes.laplace_entry import (
     LaplaceState,
+    density,
     draw_given,
     laplace_log_posterior,
     new_laplace_state,
@@ -41,7 +42,7 @@ from bayeslmm.errors import SamplingError
 from bayeslmm.likelihood.compile_time import Stopwatch
 from bayeslmm.likelihood.descent import bfgs
 from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES
-from bayeslmm.likelihood.laplace import LaplaceKernel, start_aux
+from bayeslmm.likelihood.laplace import LaplaceKernel, compile_for, start_aux
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -273,6 +274,7 @@ def laplace_density(
     -------
     LaplaceDensity
     """
+    compile_for(density)
     ordered = family.name == "cumulative"
     if kernel is None:
         kernel = LaplaceKernel.from_design(_at_means(design) if ordered else design, family)

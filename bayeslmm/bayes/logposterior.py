@@ -21,18 +21,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from bayeslmm.bayes.coordinates import PLAN, Coordinates, coordinates, plan_words, pull, unpack
+from bayeslmm.bayes.coordinates import PLAN, Coordinates, coordinates, plan_words, pull, unpack, unpack_points
 from bayeslmm.bayes.folding import FIELDS as FOLDS
 from bayeslmm.bayes.folding import Folds, fold_back, unfold
 from bayeslmm.bayes.priors import Priors, has_intercept
 from bayeslmm.bayes.residual_part import ResidualPart, ResidualState
 from bayeslmm.likelihood._compiled import address_of, c_entry, internal
+from bayeslmm.likelihood.crossproducts import COMPILED as OF_ROWS
+from bayeslmm.likelihood.engine import engine
 from bayeslmm.likelihood.factor import factorise, pull_back, reduce_products, solve_other_half
 from bayeslmm.likelihood.handle import SIZE, STRUCTURE, WORKSPACE, engine_handle
 from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.likelihood.record import Fields, record_at
 from bayeslmm.likelihood.residual import ResidualKernel, ResidualRows
 from bayeslmm.likelihood.small import fill, small_cholesky, small_inverse_root
+from bayeslmm.likelihood.symbolic import COMPILED as OF_STRUCTURE
+from bayeslmm.likelihood.together import load_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -312,6 +316,11 @@ def posterior(address):  # type: ignore[no-untyped-def]
         return 0.0
     draw_at_points(e)
     return 0.0
+
+
+def compile_for_posterior() -> None:
+    """Compile, or find in the cache, what the posterior of a Gaussian model needs, the kernel's share among it."""
+    load_together((engine, *OF_ROWS, *OF_STRUCTURE), (posterior, unpack_points))
 
 
 def log_posterior(state: State, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:

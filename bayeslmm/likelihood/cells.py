@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from bayeslmm.likelihood._compiled import compiled
+from bayeslmm.likelihood._compiled import c_function
 from bayeslmm.likelihood.row_entry import rows as row_entry
 from bayeslmm.likelihood.symbolic import Analysis
 
@@ -81,31 +81,21 @@ class Cells(NamedTuple):
     evaluator: NDArray[np.int64]
 
 
-@compiled
-def group_rows(columns, codes):  # type: ignore[no-untyped-def]
-    """Return the cell of each row and the first row of each cell: equal bits are equal rows.
-
-    A hash table with open addressing; every candidate is compared in full.
-    """
-    n, width = columns.shape
-    slots = 16
-    while slots < 2 * n:
-        slots *= 2
-    table = np.full(slots, -1, dtype=np.int64)
-    hashes = np.empty(n, dtype=np.uint64)
-    cell = np.empty(n, dtype=np.int64)
-    first = np.empty(n, dtype=np.int64)
+@c_function(f"int64({', '.join(['int64'] * 4 + ['CPointer(int64)'] * 6)})")
+def _group_rows(n, width, n_codes, slots, bits, codes, table, hashes, cell, first):  # type: ignore[no-untyped-def]
+    """Do `group_rows`; return the number of cells."""
     count = 0
-    bits = columns.view(np.uint64)
+    for i in range(slots):
+        table[i] = -1
     for i in range(n):
         h = np.uint64(1469598103934665603)
         for j in range(width):
-            h = (h ^ bits[i, j]) * np.uint64(1099511628211)
+            h = (h ^ np.uint64(bits[i * width + j])) * np.uint64(1099511628211)
             h ^= h >> np.uint64(29)
-        for j in range(codes.shape[1]):
-            h = (h ^ np.uint64(codes[i, j])) * np.uint64(1099511628211)
+        for j in range(n_codes):
+            h = (h ^ np.uint64(codes[i * n_codes + j])) * np.uint64(1099511628211)
             h ^= h >> np.uint64(29)
-        hashes[i] = h
+        hashes[i] = np.int64(h)
         slot = np.int64(h & np.uint64(slots - 1))
         while True:
             known = table[slot]
@@ -116,22 +106,39 @@ def group_rows(columns, codes):  # type: ignore[no-untyped-def]
                 count += 1
                 break
             other = first[known]
-            same = hashes[other] == h
+            same = hashes[other] == hashes[i]
             if same:
                 for j in range(width):
-                    if bits[i, j] != bits[other, j]:
+                    if bits[i * width + j] != bits[other * width + j]:
                         same = False
                         break
             if same:
-                for j in range(codes.shape[1]):
-                    if codes[i, j] != codes[other, j]:
+                for j in range(n_codes):
+                    if codes[i * n_codes + j] != codes[other * n_codes + j]:
                         same = False
                         break
             if same:
                 cell[i] = known
                 break
             slot = (slot + 1) & (slots - 1)
-    return cell, first[:count]
+    return count
+
+
+def group_rows(columns: Floats, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the cell of each row and the first row of each cell: equal bits are equal rows.
+
+    A hash table with open addressing; every candidate is compared in full.
+    """
+    n, width = columns.shape
+    slots = 16
+    while slots < 2 * n:
+        slots *= 2
+    table, hashes, cell, first = (np.empty(size, dtype=np.int64) for size in (slots, n, n, n))
+    bits = np.ascontiguousarray(columns).view(np.int64)
+    count = _group_rows(
+        n, width, codes.shape[1], slots, bits, np.ascontiguousarray(codes), table, hashes, cell, first
+    )  # fmt: skip
+    return cell, first[:count].copy()
 
 
 class Collapsed(NamedTuple):
@@ -377,3 +384,7 @@ def _carrier(cells: Collapsed, at: NDArray[np.int32], q: int) -> Floats | None:
         else:
             return None
     return out
+
+
+COMPILED = (_group_rows,)
+"""What collapsing needs."""

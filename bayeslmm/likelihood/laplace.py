@@ -33,10 +33,14 @@ from scipy.linalg import solve_triangular
 
 from bayeslmm.errors import DataError, FitError
 from bayeslmm.families import LINKS, Family
-from bayeslmm.likelihood._compiled import c_entry, internal, solve_lower
+from bayeslmm.likelihood._compiled import CFunction, c_entry, internal, solve_lower
+from bayeslmm.likelihood.cells import COMPILED as OF_CELLS
 from bayeslmm.likelihood.cells import Cells, Collapsed, collapse, place, whitened
+from bayeslmm.likelihood.coordinates_entry import coordinates
 from bayeslmm.likelihood.covariance import Layout
+from bayeslmm.likelihood.crossproducts import COMPILED as OF_ROWS
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
+from bayeslmm.likelihood.engine import engine
 from bayeslmm.likelihood.factor import factorise, invert, solve_half, solve_other_half
 from bayeslmm.likelihood.families_jit import FAMILY_CODES, LINK_CODES, likelihood_constant
 from bayeslmm.likelihood.glmm_record import GLMM
@@ -53,6 +57,7 @@ from bayeslmm.likelihood.pirls import (
     times_lambda_transposed,
 )
 from bayeslmm.likelihood.record import record_at, scratch_column
+from bayeslmm.likelihood.row_entry import rows as row_entry
 from bayeslmm.likelihood.rows import (
     add_column_forms,
     add_columns,
@@ -65,7 +70,9 @@ from bayeslmm.likelihood.rows import (
     weighted_columns,
 )
 from bayeslmm.likelihood.small import add_to, copy_to, fill
+from bayeslmm.likelihood.symbolic import COMPILED as OF_STRUCTURE
 from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
+from bayeslmm.likelihood.together import load_together
 
 Floats = NDArray[np.float64]
 TIGHT = 1e-19
@@ -398,6 +405,11 @@ def glmm(address):  # type: ignore[no-untyped-def]
     return answer
 
 
+def compile_for(*more: CFunction) -> None:
+    """Compile, or find in the cache, what generalised models need, with `more` beside it."""
+    load_together((engine, row_entry, *more), (glmm, coordinates, *OF_ROWS, *OF_CELLS, *OF_STRUCTURE))
+
+
 LAPLACE, DRAW, BLOCKS, BORDER, FACTOR, INVERSE = range(6)
 """Operations: value and gradient; a draw; Z'WZ; A^-1 Lambda' Z'WX; log|A|; A^-1 on the pattern of Z'WZ. The last four
 take the terms, Z'WZ and the factor as they are."""
@@ -529,6 +541,7 @@ class LaplaceKernel:
         """
         if family.name not in FAMILY_CODES:
             raise FitError(f"the family {family.name!r} has no Laplace approximation here. Use sample().")
+        compile_for()
         n = len(y)
         cells = collapse(family.name, y, X, terms, trials=trials, weights=weights, offset=offset)
         blocks = [(Z, codes, layout.n_levels[f]) for f, (Z, codes) in enumerate(zip(cells.Z, cells.codes, strict=True))]

@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lapack
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood import crossproducts, symbolic
 from bayeslmm.likelihood._compiled import c_function, step
 from bayeslmm.likelihood.coordinates import fill_from_means, new_space
 from bayeslmm.likelihood.coordinates_entry import coordinates
 from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
+from bayeslmm.likelihood.crossproducts import COMPILED as OF_ROWS
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
 from bayeslmm.likelihood.engine import engine
 from bayeslmm.likelihood.handle import new_handle, set_argument
@@ -55,6 +55,7 @@ from bayeslmm.likelihood.operations import (
     B,
 )
 from bayeslmm.likelihood.small import small_cholesky, small_inverse_root
+from bayeslmm.likelihood.symbolic import COMPILED as OF_STRUCTURE
 from bayeslmm.likelihood.symbolic import Analysis, Structure, analyse
 from bayeslmm.likelihood.together import load_together
 
@@ -250,7 +251,7 @@ class LmmKernel:
     @classmethod
     def from_design(cls, design: Any) -> LmmKernel:
         """Build the kernel of a design."""
-        load_together((engine,), (model_entry, coordinates, *crossproducts.COMPILED, *symbolic.COMPILED))
+        load_together((engine,), (model_entry, coordinates, *OF_ROWS, *OF_STRUCTURE))
         return cls(cross_products(design), Layout.from_design(design))
 
     def with_response(self, y: ArrayLike) -> LmmKernel:
