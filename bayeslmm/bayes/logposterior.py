@@ -39,11 +39,8 @@ from bayeslmm.likelihood.symbolic import COMPILED as OF_STRUCTURE
 from bayeslmm.likelihood.together import load_together
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from bayeslmm.bayes.folded import FoldedTerm
     from bayeslmm.formula.design import Design
     from bayeslmm.likelihood.numeric import Workspace
     from bayeslmm.likelihood.symbolic import Structure
@@ -424,7 +421,7 @@ class LogPosterior:
         self,
         centre: NDArray[np.float64] | None = None,
         spread: NDArray[np.float64] | None = None,
-        folded: Sequence[FoldedTerm] = (),
+        folds: Folds | None = None,
     ) -> Any:
         """Return a state with a workspace of its own, for one thread.
 
@@ -434,8 +431,8 @@ class LogPosterior:
             Origin of whitened coordinates.
         spread : ndarray (d, d), optional
             Their axes.
-        folded : sequence of FoldedTerm
-            Terms whose elements of the vector that `centre` and `spread` belong to are folded.
+        folds : Folds, optional
+            Which elements of the vector that `centre` and `spread` belong to are folded.
 
         Returns
         -------
@@ -444,15 +441,14 @@ class LogPosterior:
         """
         centre = np.zeros(self.size) if centre is None else np.ascontiguousarray(centre)
         spread = np.eye(self.size) if spread is None else np.ascontiguousarray(spread)
+        folds = Folds.of() if folds is None else folds
         work = self.kernel.new_workspace()
         if self.residual is None:
-            return new_state(self.kernel.analysis.structure, work, self.fields, centre, spread, Folds.of(folded))
+            return new_state(self.kernel.analysis.structure, work, self.fields, centre, spread, folds)
         moved = self.residual.arrays()
         d = self.coordinates.size
         structure = self.kernel.analysis.structure._replace(block_values=moved.blocks)
-        inner = new_state(
-            structure, work, (moved.rhs, moved.gram, *self.fields[2:]), np.zeros(d), np.eye(d), Folds.of(folded)
-        )
+        inner = new_state(structure, work, (moved.rhs, moved.gram, *self.fields[2:]), np.zeros(d), np.eye(d), folds)
         return ResidualState(inner, moved, centre, spread)
 
     def evaluate(self, state: Any, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
