@@ -115,9 +115,11 @@ def learn(frame: pd.DataFrame, names: tuple[str, ...]) -> tuple[Coding, dict[str
     >>> coding.levels
     {'f': ('a', 'b')}
     """
-    values = {name: values_of(frame[name], name) for name in names}
+    columns = dict(frame.items())  # one by one they would be looked up in an index of text
+    values = {name: values_of(columns[name], name) for name in names}
     levels = {
-        name: tuple(value.categories) if isinstance(value, pd.Categorical) else None for name, value in values.items()
+        name: tuple(value.categories.tolist()) if isinstance(value, pd.Categorical) else None
+        for name, value in values.items()
     }
     for name, found in levels.items():
         reserved = [level for level in found or () if level.startswith("__")]
@@ -240,20 +242,29 @@ def model_matrix(
     tree = parse_syntax(side)
     text = side if text is None else text
     atoms = {_label(node): node for node in _factors(tree)}
+    if not atoms:
+        row, names, spec = _constant(side)
+        return Matrix(np.repeat(row, n, axis=0), names, Recipe(side, text, atoms, spec))
     known = {} if given is None else given
     rest = {name: node for name, node in atoms.items() if name not in known}
     context = {**known, **_context(rest, values, states, n, text)}
     placeholders = {label: f"x{position}" for position, label in enumerate(atoms)}
     terms = _terms(_skeleton(tree, placeholders), tuple(atoms))
-    # without a factor all rows are the same, and one tells them all
-    matrix = _materialise(terms, context, n if atoms else 1)
+    matrix = _materialise(terms, context, n)
     spec = matrix.model_spec
     names = tuple(spec.column_names)
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
         raise DataError(f"two columns of the model would be called {twice!r}. Rename a column of the data.")
-    floats = _as_floats(matrix, names, n if atoms else 1)
-    return Matrix(floats if atoms else np.repeat(floats, n, axis=0), names, Recipe(side, text, atoms, spec))
+    return Matrix(_as_floats(matrix, names, n), names, Recipe(side, text, atoms, spec))
+
+
+@lru_cache(maxsize=64)
+def _constant(side: str) -> tuple[Floats, tuple[str, ...], ModelSpec]:
+    """Return the row (1, k) that is every row of a side without factors, its names and formulaic's record."""
+    matrix = _materialise(_terms(_skeleton(parse_syntax(side), {}), ()), {}, 1)
+    names = tuple(matrix.model_spec.column_names)
+    return _as_floats(matrix, names, 1), names, matrix.model_spec
 
 
 def _label(node: Node) -> str:

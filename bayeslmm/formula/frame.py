@@ -60,9 +60,10 @@ class Table:
                 raise DataError(f"{self.names.count(name)} columns are called {name!r}. Rename all but one.")
         if isinstance(self.native, pd.DataFrame):
             positions = [self.names.index(name) for name in names]
-            frame = self.native.iloc[:, positions]
+            frame = self.native.take(positions, axis=1)
             frame.index = pd.RangeIndex(self.n_rows)
-            frame.columns = pd.Index(names)
+            if list(frame.columns) != names:  # not text; an index of text takes longer to make than all else here
+                frame.columns = pd.Index(names)
             return frame
         return pd.DataFrame({name: _to_pandas(self.native[name]) for name in names}, index=pd.RangeIndex(self.n_rows))
 
@@ -255,7 +256,7 @@ def complete_rows(frame: pd.DataFrame, arrays: Mapping[str, Floats | None]) -> R
     """
     complete = np.ones(len(frame), dtype=bool)
     missing = {}
-    masks = {str(name): series.isna().to_numpy() for name, series in frame.items()}
+    masks = dict(zip(map(str, frame.columns), frame.isna().to_numpy().T, strict=True))
     masks.update({name: np.isnan(values) for name, values in arrays.items() if values is not None})
     for name, mask in masks.items():
         count = int(np.count_nonzero(mask))

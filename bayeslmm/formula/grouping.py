@@ -76,12 +76,12 @@ def factorise(series: pd.Series) -> Levels:
     """
     if isinstance(series.dtype, pd.CategoricalDtype):
         codes = series.cat.codes.to_numpy()
-        return _compress(codes, [label(value) for value in series.cat.categories])
+        return _compress(codes, [label(value) for value in series.cat.categories.tolist()])
     if pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_datetime64_any_dtype(series.dtype):
         codes, uniques = pd.factorize(series, sort=True)
         return Levels(codes.astype(np.int32), tuple(label(value) for value in np.asarray(uniques).tolist()))
     codes, uniques = pd.factorize(series)
-    return _sorted(codes, list(uniques))
+    return _sorted(codes, uniques.tolist())
 
 
 def _compress(codes: NDArray[Any], labels: Sequence[str]) -> Levels:

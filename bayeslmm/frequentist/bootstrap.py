@@ -266,7 +266,7 @@ def refit(fit: LmmFit, y: ArrayLike, *, reml: bool | None = None) -> LmmFit:
     kernel = fit.kernel.with_response(response)
     optimum = optimize(kernel, Control(reml=use_reml), near=fit.optimum)
     return LmmFit(
-        design=replace(fit.design, y=response),
+        design=fit.design.with_response(response),
         kernel=kernel,
         solution=solve(optimum.theta, kernel, reml=use_reml),
         optimum=optimum,

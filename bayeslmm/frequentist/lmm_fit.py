@@ -274,9 +274,8 @@ class LmmFit(EstimatedFit):
     @cached_property
     def vcov(self) -> pd.DataFrame:
         """Covariance of the coefficients, sigma² (RX'RX)⁻¹."""
-        names = list(self.design.coef_names)
-        inverse = np.linalg.inv(self.solution.RX) if names else np.zeros((0, 0))
-        return pd.DataFrame(self.sigma**2 * inverse @ inverse.T, index=names, columns=names)
+        names = pd.Index(self.design.coef_names)
+        return pd.DataFrame(self.solution.vcov, index=names, columns=names)
 
     @cached_property
     def ranef(self) -> RandomEffects:

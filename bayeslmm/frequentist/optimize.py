@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayeslmm.errors import FitError
-from bayeslmm.likelihood.coordinates import expected_information, from_theta, jacobian, lift, moment_start, to_theta
+from bayeslmm.likelihood.coordinates import expected_information, from_theta, jacobian, lift, moment_start
 from bayeslmm.likelihood.covariance import Covariance, Layout, Space, by_column, semidefinite_root
 from bayeslmm.likelihood.lmm import LmmKernel
 from bayeslmm.likelihood.operations import (
@@ -210,7 +210,7 @@ def optimize(
     control = control or Control()
     search = _Search(model, control, watch)
     x = search.start(near)
-    fine = near is None and _work(model) * len(x) < _FINE_WORK
+    fine = near is None and search.call.work * len(x) < _FINE_WORK
     search.journal[TRUST] = not fine
     value = search.descend(x, None if near is None else near.x_inverse)
     lifted = np.empty_like(x)
@@ -243,6 +243,7 @@ class _Search:
         self.model, self.control, self.watch = model, control, watch
         self.call = model.prepared(control.reml)
         self.space = self.call.space
+        self.call.work = self.call.work or _work(model)
         buffers = self.call.buffers
         if len(buffers.get("values", ())) != control.max_evaluations:
             buffers["values"], buffers["journal"], buffers["slope"] = (
@@ -284,7 +285,7 @@ class _Search:
         self.inverse[:] = self.initial[:] = inverse
         self.call.set(POINT, x)
         self.call.set(SLOPE, self.slope)
-        if self.watch is None and _work(self.model) < _WATCHED_WORK:
+        if self.watch is None and self.call.work < _WATCHED_WORK:
             return self.call(SEARCH)
         return self._watched()
 
@@ -351,9 +352,7 @@ class _Search:
     ) -> Optimum:
         """Return the record of the search that ended at `x`."""
         layout = self.model.layout
-        theta = np.empty_like(x)
-        to_theta(layout.arrays, self.space, np.where(np.abs(x) < _ZERO, 0.0, x), theta)
-        settled = canonical(layout, theta)
+        settled = canonical(layout, self.call.theta(np.where(np.abs(x) < _ZERO, 0.0, x)))
         precise = self.rounding() < _VISIBLE
         return Optimum(
             theta=settled,

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from bayeslmm.likelihood.covariance import Layout, Space, TermArrays
 from bayeslmm.likelihood.crossproducts import COMPILED as OF_ROWS
 from bayeslmm.likelihood.crossproducts import CrossProducts, cross_products
 from bayeslmm.likelihood.engine import engine
-from bayeslmm.likelihood.handle import new_handle, set_argument
+from bayeslmm.likelihood.handle import ARGUMENTS, new_handle
 from bayeslmm.likelihood.model_entry import model as model_entry
 from bayeslmm.likelihood.numeric import Workspace, new_workspace
 from bayeslmm.likelihood.operations import (
@@ -52,6 +52,7 @@ from bayeslmm.likelihood.operations import (
     TEMPLATES,
     THETA,
     THETA_SLOPE,
+    TO_THETA,
     B,
 )
 from bayeslmm.likelihood.small import small_cholesky, small_inverse_root
@@ -92,11 +93,13 @@ class Call:
         templates = int((terms.factor_k**2).sum())
         parameters = int(terms.theta_start.size and (terms.theta_start + _counts(terms)).max())
         self.handle = new_handle(structure, workspace, terms, space)
+        self.place = self.handle.ctypes.data
         self.workspace, self.space = workspace, space
         self.root = np.zeros((size, size))
         self.settings = np.zeros(4)
         self.templates = np.zeros(templates)
         self.answer = np.nan
+        self.work = 0.0  # multiply-adds of an evaluation, once somebody has counted them
         self.buffers: dict[str, NDArray[np.float64]] = {}
         self._kept: dict[int, NDArray[np.float64]] = {}
         scratch = {
@@ -110,13 +113,30 @@ class Call:
     def set(self, argument: int, array: NDArray[np.float64]) -> None:
         """Make `array`, C-ordered, an argument of the calls to come, and keep it alive."""
         self._kept[argument] = array
-        set_argument(self.handle, argument, array)
+        handle, at = self.handle, ARGUMENTS + 3 * argument  # number by number: numpy takes longer over a slice
+        handle[at] = array.__array_interface__["data"][0]
+        for size in array.shape:
+            at += 1
+            handle[at] = size
+
+    def aim(self, rhs: NDArray[np.float64], gram: NDArray[np.float64]) -> None:
+        """Make these the data of the calls to come, which compiled code leaves in their places."""
+        if self._kept.get(RHS) is not rhs:
+            self.set(RHS, rhs)
+            self.set(GRAM_MATRIX, gram)
 
     def __call__(self, operation: int) -> float:
         """Let the compiled model do one operation."""
         self.handle[0] = operation
-        self.answer = float(model_entry.native(self.handle.ctypes.data))
+        self.answer = float(model_entry.native(self.place))
         return self.answer
+
+    def theta(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the covariance parameters (m,) at search coordinates."""
+        self.set(POINT, x)
+        self.handle[0] = TO_THETA
+        coordinates.native(self.place)
+        return self._kept[THETA].copy()
 
     def invert(self) -> None:
         """Overwrite the factorisation by the selected inverse."""
@@ -145,7 +165,7 @@ class Call:
 
     def _engine(self, operation: int) -> None:
         self.handle[0] = operation
-        engine.native(self.handle.ctypes.data)
+        engine.native(self.place)
 
 
 def _counts(terms: TermArrays) -> NDArray[np.int64]:
@@ -300,8 +320,7 @@ class LmmKernel:
     def prepared(self, reml: bool) -> Call:
         """Return this thread's call, aimed at this kernel's response and at REML or ML."""
         call = self._call
-        call.set(RHS, self.rhs)
-        call.set(GRAM_MATRIX, self.products.gram)
+        call.aim(self.rhs, self.products.gram)
         call.settings[:3] = self.n_rows, reml, self.constant(reml)
         return call
 
@@ -605,7 +624,13 @@ def _profile_at(theta: NDArray[np.float64], model: LmmKernel, reml: bool) -> tup
     """Evaluate at `theta`; return the call, whose workspace holds the factorisation, and the Cholesky factor of Q."""
     _evaluate(theta, model, reml, _NO_GRADIENT)
     call = model.prepared(reml)
-    return call, np.tril(call.root)
+    return call, np.where(_lower(len(call.root)), call.root, 0.0)
+
+
+@lru_cache(maxsize=16)
+def _lower(size: int) -> NDArray[np.bool_]:
+    """Return where the lower triangle of a matrix is."""
+    return np.tri(size, dtype=bool)
 
 
 def profile(
