@@ -311,10 +311,28 @@ def run_nutpie(
     """
     import nutpie
 
-    compiled_model = nutpie.compile_pymc_model(model)
+    compiled_model = nutpie.compile_pymc_model(model, jitter_rvs=spread_at_start(model))
     return nutpie.sample(
         compiled_model, seed=seed, progress_bar=progress, target_accept=target_accept, save_warmup=False, **settings
     )
+
+
+def spread_at_start(model: pm.Model) -> set[Any]:
+    """Return the variables to which nutpie adds uniform noise at the start of a chain: all but the slopes.
+
+    One unit of a slope is as much as its column's unit makes of it; a chain may start where probabilities round to
+    zero, and stay there.
+
+    Parameters
+    ----------
+    model : pymc.Model
+        The model.
+
+    Returns
+    -------
+    set of TensorVariable
+    """
+    return {variable for variable in model.free_RVs if variable.name != "slopes" and "beta[" not in variable.name}
 
 
 def run_pymc(

@@ -78,10 +78,11 @@ def latent_refitter(design: Design, family: Family, priors: Priors, reason: str)
 
     from bayeslmm.bayes.bambi import observed_values
     from bayeslmm.bayes.latent import build_pymc_model
-    from bayeslmm.bayes.nuts import TUNE, choose_centred, relabel, run_of
+    from bayeslmm.bayes.nuts import TUNE, choose_centred, relabel, run_of, spread_at_start
 
     centred = choose_centred(design, family)
-    compiled = nutpie.compile_pymc_model(build_pymc_model(design, family, priors, centred=centred, replaceable=True))
+    model = build_pymc_model(design, family, priors, centred=centred, replaceable=True)
+    compiled = nutpie.compile_pymc_model(model, jitter_rvs=spread_at_start(model))
     everything = np.arange(len(np.asarray(design.y)))
 
     def refit(

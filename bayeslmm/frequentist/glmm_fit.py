@@ -520,8 +520,8 @@ class GlmmFit(EstimatedFit):
         level : float, default 0.95
             Coverage.
         method : {"wald", "profile", "boot"}, default "wald"
-            Normal approximation; where the profile likelihood has dropped by the chi-squared quantile (coefficients and
-            standard deviations of uncorrelated effects); parametric bootstrap.
+            Normal approximation; where the profile likelihood has dropped by the chi-squared quantile; parametric
+            bootstrap.
         **options : Any
             Of `bayeslmm.frequentist.intervals.confint`: parameters, scale ("sd" or "variance"); for the bootstrap
             n, seed, kind, workers, progress.

@@ -42,8 +42,7 @@ def confint(
         Coverage.
     method : {"wald", "profile", "boot"}, default "wald"
         Wald intervals are made on the log scale for standard deviations and on Fisher's z for correlations. Profiles
-        are of the ML criterion; a generalised fit has them for coefficients and standard deviations of uncorrelated
-        effects.
+        are of the ML criterion; of a generalised fit, of its Laplace or quadrature deviance.
     parameters : str or sequence of str, optional
         Which, as named in `parameter_frame`; all when absent.
     scale : {"sd", "variance"}, default "sd"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from bayeslmm.frequentist.estimated import EstimatedFit
+
 ZETA_TOLERANCE = 1e-6
 LOWER_OPTIMUM = 1e-5
 POINTS = 8
@@ -42,7 +44,7 @@ class Target:
     ----------
     name : str
         As in `parameter_frame`.
-    problem : Constrained
+    problem : Constrained or HeldDeviance
         The deviance with it held.
     estimate : float
         The ML estimate; NaN for a correlation with an effect of zero variance.
@@ -55,7 +57,7 @@ class Target:
     """
 
     name: str
-    problem: Constrained
+    problem: Any
     estimate: float
     step: float
     bounds: tuple[float, float] = (-np.inf, np.inf)
@@ -67,7 +69,7 @@ class Curve:
     """Deviance minimised at held values of one parameter, each search starting from the nearest before it."""
 
     target: Target
-    fit: LmmFit
+    fit: EstimatedFit
     held: list[float] = field(default_factory=list)
     points: list[NDArray[np.float64]] = field(default_factory=list)
 
@@ -369,7 +371,7 @@ def profile_intervals(fit: LmmFit, parameters: str | Sequence[str] | None = None
         if key not in found:
             curve = Curve(target, fit)
             found[key] = (curve.limit(-1, z), curve.limit(1, z))
-        rows[target.name] = _power_of_interval(*found[key], target.power)
+        rows[target.name] = power_of_interval(*found[key], target.power)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["lower", "upper"]).rename_axis("parameter")
 
 
@@ -396,8 +398,26 @@ def _chosen(fit: LmmFit, parameters: str | Sequence[str] | None) -> list[Target]
     return [targets[name] for name in check_parameters(list(targets), wanted)]
 
 
-def _power_of_interval(lower: float, upper: float, power: int) -> tuple[float, float]:
-    """Return the image of an interval under a power."""
+def power_of_interval(lower: float, upper: float, power: int) -> tuple[float, float]:
+    """Return the image of an interval under a power.
+
+    Parameters
+    ----------
+    lower, upper : float
+        Its ends.
+    power : int
+        At least 1.
+
+    Returns
+    -------
+    lower, upper : float
+        Ends of the image.
+
+    Examples
+    --------
+    >>> power_of_interval(-0.5, 0.25, 2)
+    (0.0, 0.25)
+    """
     ends = (lower**power, upper**power)
     crosses = power % 2 == 0 and lower < 0 < upper
     return (0.0 if crosses else min(ends), max(ends))

@@ -7,7 +7,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.errors import ComparisonError, DataError, FitError
-from bayeslmm.frequentist.profile import _power_of_interval, profile_intervals, profile_targets, smooth_curve
+from bayeslmm.frequentist.profile import power_of_interval, profile_intervals, profile_targets, smooth_curve
 from tests.benchmarks.bench_coverage import coverage
 from tests.frequentist.inference_cases import REFERENCE, lmer, reference_fit
 
@@ -108,7 +108,7 @@ def test_structured_covariances_have_profiles_too():
     rho = ar1.confint(method="profile")
     one, two = (rho.loc[f"corr_Worker[Machine[A],Machine[{level}]]"] for level in "BC")
     assert two["upper"] == pytest.approx(one["upper"] ** 2)
-    assert _power_of_interval(-0.5, 0.2, 2) == (0.0, 0.25)
+    assert power_of_interval(-0.5, 0.2, 2) == (0.0, 0.25)
 
 
 def test_a_local_optimum_is_found_out():
