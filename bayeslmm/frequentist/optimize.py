@@ -393,6 +393,8 @@ def _quiet_blas() -> Iterator[None]:
 
 def _off_zero(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a start near `x` from which a zero variance can grow: at zero its gradient is zero."""
+    if np.abs(x).min(initial=1.0) >= 0.1:
+        return x.copy()
     return np.where(np.abs(x) < 0.1, np.where(x < 0.0, -0.1, 0.1), x)
 
 
@@ -425,6 +427,8 @@ def canonical(layout: Layout, theta: NDArray[np.float64]) -> NDArray[np.float64]
     -------
     (m,) ndarray
     """
+    if (theta[layout.lower == 0.0] > 0.0).all():  # diagonals and standard deviations: nothing to mend
+        return theta.copy()
     return layout.gather(
         [
             _canonical_term(covariance, part)

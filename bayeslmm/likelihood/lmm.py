@@ -623,7 +623,7 @@ class Solution:
 def _profile_at(theta: NDArray[np.float64], model: LmmKernel, reml: bool) -> tuple[Call, NDArray[np.float64]]:
     """Evaluate at `theta`; return the call, whose workspace holds the factorisation, and the Cholesky factor of Q."""
     _evaluate(theta, model, reml, _NO_GRADIENT)
-    call = model.prepared(reml)
+    call = model._call
     return call, np.where(_lower(len(call.root)), call.root, 0.0)
 
 
@@ -705,7 +705,8 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
             "  linear function of the predictors, so that there is no residual variance."
         )
     whitened = lapack.dtrtrs(root[:p, :p], root[p, :p], lower=1, trans=1)[0] if p else np.zeros(0)
-    direction = np.append(-whitened, 1.0)
+    direction = np.ones(p + 1)
+    np.negative(whitened, out=direction[:p])
     u = (call.workspace.half @ direction)[:, None]
     call.solve_other_half(u)
     spherical = model.split(u[:, 0])
@@ -719,7 +720,7 @@ def solve(theta: ArrayLike, model: LmmKernel, reml: bool = True) -> Solution:
         beta=products.beta0 + products.whitener @ whitened,
         RX=RX,
         u=spherical,
-        b=tuple(block @ T.T for block, T in zip(spherical, model.layout.templates(theta), strict=True)),
+        b=tuple(block @ T.T for block, T in zip(spherical, model.layout.unflatten(call.templates), strict=True)),
         pwrss=pwrss,
         wrss=pwrss - ussq,
         ussq=ussq,
