@@ -552,6 +552,10 @@ def to_bambi(design: Design, family: Family, priors: Priors) -> bambi.Model:
             chosen[f"{label}|{term.factor}"] = bambi.Prior("Normal", mu=0, sigma=bambi_prior(prior))
     if priors.sigma is not None:
         chosen["sigma"] = bambi_prior(priors.sigma)
+    if "threshold" in priors.aux:
+        mu, sigma = threshold_prior(int(np.max(np.asarray(design.y))), priors.aux["threshold"])
+        default = bambi_family(family).default_priors["threshold"]
+        chosen["threshold"] = bambi.Prior("Normal", auto_scale=False, **{**default.args, "mu": mu, "sigma": sigma[0]})
     for name, part in design.auxiliary.items():
         own = zip(part.coef_names, priors.distributional[name], strict=True)
         chosen[name] = {column: bambi_prior(prior) for column, prior in own if "[" not in column}

@@ -53,6 +53,14 @@ def test_both_routes_have_the_same_variables(model, post):
     assert list(pm_model.coords["threshold_dim"]) == list(dataset["threshold_dim"].values)
 
 
+def test_bambi_gets_the_prior_of_the_thresholds(model):
+    with pytest.warns(UserWarning, match="intercept is omitted"):
+        theirs = model.to_bambi()
+    prior = theirs.marginal_parameters["threshold"].prior
+    np.testing.assert_allclose(prior.args["mu"], [-2.0, 0.0, 2.0])
+    assert prior.args["sigma"] == 2.5
+
+
 def test_answers_follow_from_the_draws(model, post, tmp_path):
     eta = linear_predictor(model.design, post.draws("beta"), {"g": post.draws("b_g")})
     below = 1 / (1 + np.exp(-(post.draws("threshold")[:, None, :] - eta[:, :, None])))
