@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from bayeslmm.bayes.logposterior import LogPosterior
 
-WITHIN_REACH = 8.0
-"""How far the log density may fall from the mode to an SD of zero for that SD to get a sign."""
+WITHIN_REACH = log(100.0)
+"""How far the log density may fall from the mode to an SD of zero for that SD to get a sign: to a hundredth."""
 FAR, STEP = 20.0, 1e-3
 """Steps of a log SD: to where the SD is as good as zero, and for second derivatives."""
 EVEN = (HALF_FLAT, HALF_NORMAL, HALF_STUDENT_T, HALF_CAUCHY, EXPONENTIAL)

@@ -42,8 +42,18 @@ def save_posterior(post: Posterior, path: str | os.PathLike[str]) -> Path:
     -------
     Path
         The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder to write it in.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {os.fspath(target.parent)!r} to save {target.name!r} in.\n"
+            f"  Create it first: os.makedirs({os.fspath(target.parent)!r}), or save to another folder."
+        )
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
     try:
@@ -143,9 +153,16 @@ def load_posterior(path: str | os.PathLike[str]) -> Posterior:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     DataError
         If the file is not ours, is damaged, or comes from a later version.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"there is no file {os.fspath(path)!r} to load a posterior from.\n"
+            f"  Paths are relative to {os.getcwd()!r}; post.save(path) returns the path it wrote to."
+        )
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             if not set(PARTS) <= set(archive.namelist()):

@@ -223,10 +223,11 @@ class CFunction:
 
     @cached_property
     def address(self) -> int:
-        """Where the compiled code starts."""
-        with _no_garbage_collection():
-            self._entry.compile()
-        return int(self._entry.address)  # type: ignore[arg-type]
+        """Where the compiled code starts. Threads that ask first, together, wait for one of them to compile it."""
+        with global_compiler_lock, _no_garbage_collection():
+            if self._entry.address is None:
+                self._entry.compile()
+            return int(self._entry.address)  # type: ignore[arg-type]
 
     @cached_property
     def native(self) -> Any:

@@ -1,5 +1,8 @@
 """Chains on machine code draw what chains on the same density in Python draw, whatever the number of records."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.folded import fold
 from bayeslmm.bayes.logposterior import log_posterior_of, posterior
 from bayeslmm.bayes.marginal import find_mode
+from bayeslmm.likelihood._compiled import CFunction
 
 
 def in_python(new_state, evaluate):
@@ -55,3 +59,16 @@ def test_a_density_that_is_not_finite_is_a_divergence_not_an_end():
     w, statistics = Chains(2, 20, 50, 1, 1, 5, False, 0.8, jitter=1e-3).run_compiled(posterior.address, states)
     assert np.isfinite(w).all()
     assert statistics["diverging"].shape == (1, 20)
+
+
+def test_threads_that_need_compiled_code_first_and_together_share_it():
+    """Simulation-based calibration and k-fold begin in threads; each must not load the code on its own."""
+    fresh = CFunction(posterior.function, posterior.signature)
+    together = Barrier(4)
+
+    def ask(_):
+        together.wait()
+        return fresh.address
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ask, range(4)))) == 1

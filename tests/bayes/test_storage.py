@@ -124,3 +124,12 @@ def test_round_trip_of_sampled_draws(case, frame, tmp_path):
     formula, family, options = case
     post = blm.model(formula, frame, family, **options).sample(50, tune=50, chains=2, seed=1, progress=False)
     check(post, Posterior.load(post.save(tmp_path / "p.blm")), frame)
+
+
+def test_a_missing_folder_or_file_says_what_and_where(frame, tmp_path):
+    post = blm.model("y ~ x + (1 | g)", frame).sample(20, tune=20, chains=1, seed=1, progress=False, method="nuts")
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*nowhere' to save 'post.blm' in[^$]*Create it first"):
+        post.save(tmp_path / "nowhere" / "post.blm")
+    with pytest.raises(FileNotFoundError, match=r"no file '.*post.blm' to load[^$]*relative to"):
+        Posterior.load(tmp_path / "post.blm")
+    assert list(tmp_path.iterdir()) == []
