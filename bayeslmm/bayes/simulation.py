@@ -14,6 +14,7 @@ from bayeslmm.bayes.latent import correlation_beta
 from bayeslmm.bayes.priors import Prior, Priors, has_intercept
 from bayeslmm.datatree import SAMPLE_DIMS, THRESHOLD_DIM
 from bayeslmm.errors import DataWarning, PriorError, warn
+from bayeslmm.families import check_response
 from bayeslmm.formula.residuals import refuse
 from bayeslmm.predict import linear_predictor
 
@@ -329,6 +330,11 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
     xarray.DataTree
         Groups `prior`, `prior_predictive` and `observed_data`. A warning says when most of the expected responses lie
         far beyond the scale of the observed ones.
+
+    Raises
+    ------
+    DataError
+        If the observed responses cannot come from the family.
     """
     import xarray as xr
 
@@ -339,6 +345,9 @@ def prior_predictive(model: Model, draws: int = 500, seed: int | None = None) ->
         "prior_predictive()",
         "Leave residuals= out: the priors of everything else are the same.",
     )
+    if not model.family.is_gaussian_identity:
+        seen, name = model.design.condensed, repr(model.design.response_name)
+        check_response(model.family, np.asarray(seen.y, dtype=np.float64), seen.trials, name)
     if needs_pymc(model):
         return prior_predictive_by_pymc(model, draws, seed)
     found = prior_draws(model.design, model.family, model.priors, draws, seed)

@@ -5,7 +5,7 @@ import bayeslmm as blm
 from bayeslmm.bayes.calibration import sbc
 from bayeslmm.bayes.priors import Prior
 from bayeslmm.bayes.simulation import RANDOM, correlation_roots, prior_draws, prior_predictive
-from bayeslmm.errors import DataWarning, PriorError
+from bayeslmm.errors import DataError, DataWarning, PriorError
 
 HALF = Prior("HalfNormal", sigma=1)
 
@@ -72,6 +72,29 @@ def trials(groups, rows, size, seed=0):
     frame = pd.DataFrame({"g": np.repeat(np.arange(groups), rows), "n": size})
     frame["x"], frame["h"] = rng.normal(size=len(frame)), np.arange(len(frame)) % 8
     return frame.assign(k=rng.integers(0, size + 1, len(frame)))
+
+
+@pytest.mark.parametrize(("family", "sign"), [("gamma", -1.0), ("beta", 1.0)])
+def test_responses_the_family_cannot_have_are_refused_before_drawing(family, sign):
+    batches = blm.datasets.load("Dyestuff").assign(z=sign * np.arange(1.0, 31.0))
+    with pytest.raises(DataError, match=f"'z' must .* for the family '{family}'"):
+        blm.model("z ~ 1 + (1 | Batch)", batches, family).prior_predictive(draws=5)
+
+
+def test_the_pymc_model_works_with_pymc_and_arviz_as_it_is():
+    import arviz as az
+    import pymc as pm
+
+    model = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+    pm_model = model.to_pymc()
+    quiet = {"model": pm_model, "progressbar": False}
+    assert pm.sample_prior_predictive(20, model=pm_model, random_seed=1)["prior_predictive"]["y"].shape == (1, 20, 30)
+    tree = pm.sample(500, tune=500, chains=2, random_seed=1, **quiet)
+    replicated = pm.sample_posterior_predictive(tree, random_seed=1, **quiet)["posterior_predictive"]["y"]
+    assert float(replicated.mean()) == pytest.approx(1527.5, abs=15)
+    tree = pm.compute_log_likelihood(tree, **quiet)
+    ours = model.sample(seed=1, progress=False).loo()
+    assert az.loo(tree).elpd == pytest.approx(ours.elpd, abs=1.0)
 
 
 @pytest.mark.slow
