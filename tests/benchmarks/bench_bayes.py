@@ -27,6 +27,8 @@ from bench_kernel import ROOT, packaged, reference
 RESULTS = Path(__file__).with_name("results_bayes.json")
 PAGE = ROOT / "docs" / "benchmarks_bayes.md"
 LIMIT = 900
+MEMORY = 16
+"""GB of address space that bambi's process gets; without a limit the system may kill others in its stead."""
 TEXT = """# Benchmarks: posteriors
 
 4 chains of 1,000 draws of every coefficient, standard deviation and group effect, default priors of each program.
@@ -44,7 +46,7 @@ The formulas:
 {formulas}
 
 {versions}, {machine}. bambi's group effects have no correlation, so for sleepstudy it fits a simpler model.
-A process was stopped after {minutes} minutes. {notes}
+A process was stopped after {minutes} minutes; bambi's had {memory} GB of address space. {notes}
 
     python tests/benchmarks/bench_bayes.py
 """
@@ -113,15 +115,25 @@ def one(program: str, problem: str, seeds: list[int], method: str | None) -> Non
     print("RESULT " + json.dumps({"calls": calls, "peak_gb": peak}))
 
 
+def limit_memory() -> None:
+    """Let this process have no more than `MEMORY`."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY * 10**9, MEMORY * 10**9))
+
+
 def run(program: str, problem: str, seeds: list[int], method: str | None) -> dict[str, Any]:
     """Return what a fresh process measured, or why there is nothing."""
     command = [sys.executable, __file__, problem, "--one", program, "--seeds", *map(str, seeds)]
     command += ["--method", method] if method else []
+    began = time.perf_counter()
+    limit = limit_memory if program == "bambi" else None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False, preexec_fn=limit)
     except subprocess.TimeoutExpired:
         return {"failed": f"more than {LIMIT // 60} minutes"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines and program == "bambi":
+        said = (done.stderr.strip().splitlines() or [""])[-1][:60] if done.returncode > 0 else "killed"
+        return {"failed": f"failed after {time.perf_counter() - began:.0f} s with {MEMORY} GB: {said}"}
     if not lines:
         raise SystemExit(f"{program} on {problem} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
@@ -157,7 +169,7 @@ def page(known: dict[str, Any]) -> str:
     formulas = [f"- {problem}: `{PROBLEMS[problem][0]}`" for problem in PROBLEMS if problem in known["problems"]]
     notes = "\n".join(known.get("notes", []))
     return TEXT.format(
-        rows="\n".join(rows), formulas="\n".join(formulas), minutes=LIMIT // 60, notes=notes,
+        rows="\n".join(rows), formulas="\n".join(formulas), minutes=LIMIT // 60, memory=MEMORY, notes=notes,
         versions=known["versions"], machine=known["machine"],
     )  # fmt: skip
 
