@@ -595,6 +595,14 @@ class Posterior(Fit):
         -------
         PlotCollection
             The plot.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=100, chains=2, seed=1, progress=False)
+        >>> type(post.plot_ppc("tstat", t_stat="std", draws=50)).__name__
+        'PlotCollection'
         """
         from bayeslmm.bayes.checks import plot_replications
 
@@ -1084,6 +1092,14 @@ class Posterior(Fit):
         -------
         DataFrame
             Columns `algorithm`, `pss` (draws), `nobs`, `sigma`; `looic`, `elpd_loo`, `se_elpd_loo`, `p_loo`.
+
+        Examples
+        --------
+        >>> import bayeslmm as blm
+        >>> m = blm.model("Yield ~ 1 + (1 | Batch)", blm.datasets.load("Dyestuff"))
+        >>> post = m.sample(draws=100, chains=2, seed=1, progress=False)
+        >>> post.glance()[["pss", "nobs"]].to_numpy().tolist()
+        [[200, 30]]
         """
         from bayeslmm.bayes.tidy import glance
 
