@@ -407,7 +407,7 @@ def glmm(address):  # type: ignore[no-untyped-def]
 
 def compile_for(*more: CFunction) -> None:
     """Compile, or find in the cache, what generalised models need, with `more` beside it."""
-    load_together((engine, row_entry, *more), (glmm, coordinates, *OF_ROWS, *OF_CELLS, *OF_STRUCTURE))
+    load_together((engine, row_entry, coordinates, *OF_ROWS, *OF_CELLS, *OF_STRUCTURE, *more), (glmm,))
 
 
 LAPLACE, DRAW, BLOCKS, BORDER, FACTOR, INVERSE = range(6)
