@@ -285,6 +285,11 @@ class Model:
         pymc.Model
             With named dims and coords.
 
+        Notes
+        -----
+        Functions such as ``pm.sample_posterior_predictive`` need draws of the model's own free variables, those that
+        ``pm.sample`` makes. They would draw what is missing in `Posterior.data` from the prior, without a word.
+
         Examples
         --------
         >>> import bayeslmm as blm
