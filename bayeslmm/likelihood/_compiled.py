@@ -156,11 +156,9 @@ class _Entry(CFunc):
                 self._library, self._wrapper_name = found.library, found.fndesc.llvm_cfunc_wrapper_name
                 self._wrapper_address = self._library.get_pointer_to_function(self._wrapper_name)
                 return
-        super().compile()
-
-    def _compile_uncached(self) -> Any:
+        # LLVM does its part when the address is asked for: that is compiling, too.
         with event.trigger_event("numba:compile", data={"dispatcher": self}):
-            return super()._compile_uncached()  # type: ignore[misc]
+            super().compile()
 
     @property
     def is_cached(self) -> bool:
