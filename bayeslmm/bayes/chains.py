@@ -6,9 +6,9 @@ pointer. It points to a *pool* of records here; a call takes one that is free an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llvmlite import ir
@@ -20,6 +20,8 @@ from bayeslmm.likelihood.handle import call
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from bayeslmm.bayes.state import State
 
 _DOUBLES, _POOL = "CPointer(float64)", "CPointer(int64)"
 HEAD, ENTRY = 2, 4
@@ -37,20 +39,6 @@ STATISTICS = {
     "maxdepth_reached": "reached_max_treedepth",
 }
 """Statistics of a draw that are kept: nutpie's name, and ArviZ's."""
-
-
-class Whitened(Protocol):
-    """The memory of one thread, ready to evaluate the log density of the vector `w` into `slope`."""
-
-    @property
-    def words(self) -> NDArray[np.int64]:
-        """The record."""
-        ...
-
-    @property
-    def arrays(self) -> Mapping[str, NDArray[np.float64]]:
-        """Arrays of its fields, `w` and `slope` among them."""
-        ...
 
 
 @intrinsic
@@ -107,7 +95,7 @@ def copy_vector(size, expanded, x, out, pool):  # type: ignore[no-untyped-def]
 type Run = tuple[NDArray[np.float64], dict[str, NDArray[Any]]]
 
 
-def new_pool(function: int, states: Sequence[Whitened]) -> NDArray[np.int64]:
+def new_pool(function: int, states: Sequence[State]) -> NDArray[np.int64]:
     """Return the words of a pool of records, which must live as long as it is used."""
     words = [len(states), function]
     for state in states:
@@ -149,7 +137,7 @@ class Chains:
         """Return a starting point (size,)."""
         return np.asarray(self.jitter * np.random.default_rng(seed).standard_normal(self.size))
 
-    def run_compiled(self, function: int, states: Sequence[Whitened]) -> Run:
+    def run_compiled(self, function: int, states: Sequence[State]) -> Run:
         """Run NUTS on a compiled log density that depends on nothing but the vector.
 
         Which chain gets which record is a matter of time: one that starts from what it found before, such as a mode,
@@ -159,7 +147,7 @@ class Chains:
         ----------
         function : int
             Address of the C function that evaluates a record.
-        states : sequence of Whitened
+        states : sequence of State
             One for each chain at work at a time, told what to evaluate.
 
         Returns

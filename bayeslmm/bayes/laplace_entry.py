@@ -7,7 +7,6 @@ effects from the Gaussian at the mode. Each thread has a record of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from bayeslmm.bayes.coordinates import PLAN, Plan, plan_words, pull, unpack
 from bayeslmm.bayes.densities import HALF_LOG_2PI
+from bayeslmm.bayes.state import DRAW, EVALUATE, WHITENED, State
 from bayeslmm.likelihood._compiled import c_entry, internal
 from bayeslmm.likelihood.glmm_record import GLMM
 from bayeslmm.likelihood.handle import call
@@ -33,7 +33,7 @@ OPERATION = GLMM.places["operation"]
 
 DENSITY = Fields(
     "Density",
-    "task:int function:int constant:float centre:f1 spread:f2 w:f1 x:f1 by_x:f1 slope:f1 scales:f1 nothing:f1 "
+    "operation:int function:int constant:float centre:f1 spread:f2 w:f1 x:f1 by_x:f1 slope:f1 scales:f1 nothing:f1 "
     "points:f2 beta_noises:f2 noises:f2 betas:f2 effects:f2 exact:f1 approximate:f1 cut_means:f1 cut_sds:f1",
     GLMM.end + PLAN.end,
     {"glmm": (GLMM, 0), "plan": (PLAN, GLMM.end)},
@@ -44,7 +44,6 @@ Thresholds of an ordered response stand at the end of the sampled vector, the fi
 the distances between neighbours; their normal prior has means `cut_means` and standard deviations `cut_sds`.
 """
 density_at = record_at(DENSITY)
-EVALUATE, WHITENED, DRAW = range(3)
 
 
 @internal
@@ -161,36 +160,12 @@ def draw_at_points(e):  # type: ignore[no-untyped-def]
 def density(address):  # type: ignore[no-untyped-def]
     """Do what the record at `address` asks for: the C function of the approximate log posterior."""
     e = density_at(address)
-    if e.task == EVALUATE:
+    if e.operation == EVALUATE:
         return value_at(e, e.x, e.by_x)
-    if e.task == WHITENED:
+    if e.operation == WHITENED:
         return whitened_value(e)
     draw_at_points(e)
     return 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LaplaceState:
-    """The memory of one thread.
-
-    Parameters
-    ----------
-    words : ndarray
-        What compiled code is given.
-    arrays : dict of str to ndarray
-        The arrays whose addresses stand there, by field.
-    kept : tuple
-        Further arrays that live as long as the words.
-    """
-
-    words: NDArray[np.int64]
-    arrays: dict[str, NDArray[np.float64]]
-    kept: tuple[Any, ...]
-
-    def run(self, task: int) -> float:
-        """Let compiled code do one task; other threads run meanwhile."""
-        DENSITY.write(self.words, "task", task)
-        return float(density.native(self.words.ctypes.data))
 
 
 def new_laplace_state(
@@ -203,7 +178,7 @@ def new_laplace_state(
     spread: NDArray[np.float64],
     tolerance: float,
     thresholds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> LaplaceState:
+) -> State:
     """Return a state of its own for one thread.
 
     Parameters
@@ -225,7 +200,7 @@ def new_laplace_state(
 
     Returns
     -------
-    LaplaceState
+    State
     """
     own, (family, link) = kernel.new_state(), kernel.codes
     n_flat = int(plan.terms.template_start[-1] + plan.terms.factor_k[-1] ** 2)
@@ -249,26 +224,11 @@ def new_laplace_state(
     words = np.concatenate([own.handle, plan_part, density_part])
     for field, value in likelihood.items():
         GLMM.write(words, field, value)
-    return LaplaceState(words, arrays, (own, plan, scratch, likelihood))
-
-
-def laplace_log_posterior(state: LaplaceState, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
-    """Return the approximate log posterior of the sampled vector; fill its `gradient`. -inf where there is no mode."""
-    state.arrays["x"][:] = x
-    value = state.run(EVALUATE)
-    gradient[:] = state.arrays["by_x"]
-    return value
-
-
-def whitened_laplace(state: LaplaceState, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the log posterior and its gradient in coordinates w, x = centre + spread w."""
-    state.arrays["w"][:] = w
-    value = state.run(WHITENED)
-    return value, state.arrays["slope"].copy()
+    return State(DENSITY, density, words, arrays, (own, plan, scratch, likelihood))
 
 
 def draw_given(
-    state: LaplaceState,
+    state: State,
     points: NDArray[np.float64],
     beta_noise: NDArray[np.float64],
     noise: NDArray[np.float64],
@@ -282,11 +242,9 @@ def draw_given(
     Fills the exact log joint density of point and draw less that of the draw given the point, and the approximate log
     posterior of the point: the same if the Gaussian is.
     """
-    given = {
-        "points": points, "beta_noises": beta_noise, "noises": noise, "betas": beta, "effects": effects,
-        "exact": exact, "approximate": approximate,
-    }  # fmt: skip
-    for field, array in given.items():
-        DENSITY.write(state.words, field, array)
+    state.give(
+        points=points, beta_noises=beta_noise, noises=noise, betas=beta, effects=effects, exact=exact,
+        approximate=approximate,
+    )  # fmt: skip
     GLMM.write(state.words, "tolerance", TIGHT)
     state.run(DRAW)

@@ -24,16 +24,9 @@ from bayeslmm.bayes.bambi import threshold_prior, threshold_shift
 from bayeslmm.bayes.chains import Chains
 from bayeslmm.bayes.coordinates import LOG_SCALE, Coordinates, coordinates
 from bayeslmm.bayes.labels import data_groups, variance_draws
-from bayeslmm.bayes.laplace_entry import (
-    LaplaceState,
-    density,
-    draw_given,
-    laplace_log_posterior,
-    new_laplace_state,
-    whitened_laplace,
-)
+from bayeslmm.bayes.laplace_entry import density, draw_given, new_laplace_state
 from bayeslmm.bayes.logposterior import shear_of
-from bayeslmm.bayes.marginal import Mode, available_cores, axes_at, keep_complete, one_blas_thread
+from bayeslmm.bayes.marginal import Draws, Mode, available_cores, axes_at, keep_complete, one_blas_thread
 from bayeslmm.bayes.priors import Prior, PriorEntry, Priors, has_intercept, is_correlated, is_homogeneous
 from bayeslmm.bayes.proposals import METHOD, fit_proposal
 from bayeslmm.bayes.surrogate import FLATTENED, fit_surrogate
@@ -49,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.posterior import Posterior
+    from bayeslmm.bayes.state import State
     from bayeslmm.families import Family
     from bayeslmm.formula.design import Design
 
@@ -146,7 +140,7 @@ class LaplaceDensity:
         centre: NDArray[np.float64] | None = None,
         spread: NDArray[np.float64] | None = None,
         tolerance: float = LOOSE,
-    ) -> LaplaceState:
+    ) -> State:
         """Return a state of its own for one thread.
 
         Parameters
@@ -160,7 +154,7 @@ class LaplaceDensity:
 
         Returns
         -------
-        LaplaceState
+        State
         """
         size = self.length
         return new_laplace_state(
@@ -175,12 +169,12 @@ class LaplaceDensity:
             self.thresholds,
         )
 
-    def evaluate_whitened(self, state: LaplaceState, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def evaluate_whitened(self, state: State, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return the log posterior and its gradient in whitened coordinates.
 
         Parameters
         ----------
-        state : LaplaceState
+        state : State
             A state with centre and axes.
         w : ndarray (a,)
             Whitened point.
@@ -190,8 +184,7 @@ class LaplaceDensity:
         value : float
         gradient : ndarray (a,)
         """
-        value, gradient = whitened_laplace(state, w)
-        return float(value), gradient
+        return state.evaluate_whitened(w)
 
     def start(self) -> NDArray[np.float64]:
         """Return a plausible point: every group effect with half a unit of the linear predictor."""
@@ -285,10 +278,7 @@ def laplace_density(
     sds = np.array([np.inf if prior.name == "Flat" else prior.args["sigma"] for prior in priors.coefficients])
     proper = ~is_flat
     constant = kernel.constant - float(np.log(sds[proper]).sum()) + 0.5 * np.log(2 * np.pi) * float(is_flat.sum())
-    if is_flat.any():
-        constant -= float(np.linalg.slogdet(kernel.R0)[1])
-    else:
-        constant -= float(np.linalg.slogdet(kernel.R0)[1]) if kernel.p else 0.0
+    constant -= float(np.linalg.slogdet(kernel.R0)[1])
     return LaplaceDensity(
         design=design,
         kernel=kernel,
@@ -339,7 +329,7 @@ def find_laplace_mode(density: LaplaceDensity) -> Mode:
     def negative(part: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         x = start.copy()
         x[active] = part
-        value = laplace_log_posterior(state, x, gradient)
+        value = state.evaluate(x, gradient)
         return (-value, -gradient[active]) if np.isfinite(value) else (np.inf, np.zeros(len(active)))
 
     for shrink in (1.0, 0.3, 0.1, 0.03):
@@ -427,7 +417,7 @@ def sample_laplace(
     raw = None
     if method == "proposals" or (method is None and tune is None and target_accept is None and density.is_slow):
         raw = draw_from_stand_in(density, mode, draws=draws, chains=chains, seed=seed, cores=cores)
-    if raw is None or (method is None and raw.stand_in_k > WORST_STAND_IN_K):
+    if raw is None or (method is None and raw.pareto_k > WORST_STAND_IN_K):
         raw = draw_by_nuts(
             density, mode, draws=draws, tune=TUNE if tune is None else tune, chains=chains, seed=seed,
             progress=progress, cores=cores, target_accept=TARGET_ACCEPT if target_accept is None else target_accept,
@@ -460,41 +450,19 @@ def sample_laplace(
     return Posterior(design, family, priors, tree, run)
 
 
-@dataclass(frozen=True)
-class WeightedDraws:
+@dataclass(frozen=True, kw_only=True)
+class WeightedDraws(Draws):
     """Draws from an approximate posterior, before their weights correct them.
+
+    Their `pareto_k` is that of the Laplace posterior over its stand-in.
 
     Parameters
     ----------
-    x : ndarray (C, D, d)
-        Sampled vectors.
-    beta : ndarray (C, D, p)
-        Coefficients.
-    effects : dict of str to ndarray (C, D, J, K)
-        Group effects by factor.
     log_weights : ndarray (C, D)
         Exact over approximate density, up to a constant.
-    statistics : dict of str to ndarray (C, D)
-        How the sampler fared.
-    method : str
-        "NUTS" or "independent proposals".
-    tune : int
-        Warm-up steps per chain.
-    notes : tuple of str
-        Remarks for the reader.
-    stand_in_k : float
-        Shape of the tail of the Laplace posterior over its stand-in; not a number for NUTS.
     """
 
-    x: NDArray[np.float64]
-    beta: NDArray[np.float64]
-    effects: dict[str, NDArray[np.float64]]
     log_weights: NDArray[np.float64]
-    statistics: dict[str, NDArray[Any]]
-    method: str
-    tune: int = 0
-    notes: tuple[str, ...] = ()
-    stand_in_k: float = float("nan")
 
 
 def draw_from_stand_in(
@@ -541,7 +509,7 @@ def draw_from_stand_in(
     x = mode.x + w @ mode.spread.T
     beta, effects, exact, approximate = conditional_draws(density, x, seed=seed, cores=cores)
     _, k = smooth(approximate - log_stand_in)
-    return WeightedDraws(x, beta, effects, exact - log_stand_in, {"lp": approximate}, METHOD, stand_in_k=k)
+    return WeightedDraws(x, beta, effects, {"lp": approximate}, 0, METHOD, pareto_k=k, log_weights=exact - log_stand_in)
 
 
 def draw_by_nuts(
@@ -577,7 +545,7 @@ def draw_by_nuts(
     )  # fmt: skip
     x = mode.x + w @ mode.spread.T
     beta, effects, exact, approximate = conditional_draws(density, x, seed=seed, cores=cores)
-    return WeightedDraws(x, beta, effects, exact - approximate, statistics, "NUTS", tune, notes)
+    return WeightedDraws(x, beta, effects, statistics, tune, "NUTS", notes=notes, log_weights=exact - approximate)
 
 
 def _quality(k: float, efficiency: float) -> str:
@@ -595,7 +563,7 @@ def _run_nuts(
 
     def make_density() -> Any:
         state = density.state(mode.x, mode.spread)
-        return lambda w: whitened_laplace(state, w)
+        return state.evaluate_whitened
 
     work = Chains(mode.spread.shape[1], draws, tune, chains, cores, seed, progress, target_accept, jitter=0.5)
     with one_blas_thread(cores > 1):
@@ -727,7 +695,7 @@ def _labelled(
     family: Family,
     x: NDArray[np.float64],
     beta: NDArray[np.float64],
-    effects: dict[str, NDArray[np.float64]],
+    effects: dict[str, NDArray[np.floating[Any]]],
     statistics: dict[str, NDArray[Any]],
 ) -> xr.DataTree:
     """Return the draws in the dimensions all engines share."""

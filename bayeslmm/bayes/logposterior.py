@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, log, pi
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from bayeslmm.bayes.folding import FIELDS as FOLDS
 from bayeslmm.bayes.folding import Folds, fold_back, unfold
 from bayeslmm.bayes.priors import Priors, has_intercept
 from bayeslmm.bayes.residual_part import ResidualPart, ResidualState
+from bayeslmm.bayes.state import DRAW, EVALUATE, WHITENED, State
 from bayeslmm.likelihood._compiled import address_of, c_entry, internal
 from bayeslmm.likelihood.crossproducts import COMPILED as OF_ROWS
 from bayeslmm.likelihood.engine import engine
@@ -57,36 +58,7 @@ POSTERIOR = Fields(
 )
 """All that the compiled log posterior reads and writes, after the handle of the factor and the plan."""
 posterior_at = record_at(POSTERIOR)
-EVALUATE, WHITENED, DRAW, UNFOLD, FOLD_BACK = range(5)
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """The memory of one thread.
-
-    Parameters
-    ----------
-    words : ndarray
-        What compiled code is given.
-    arrays : dict of str to ndarray
-        The arrays whose addresses stand there, by field.
-    kept : tuple
-        Arrays of structure, workspace and plan, which live as long as the words.
-    """
-
-    words: NDArray[np.int64]
-    arrays: dict[str, NDArray[np.float64]]
-    kept: tuple[Any, ...]
-
-    def run(self, operation: int) -> float:
-        """Let compiled code do one operation; other threads run meanwhile."""
-        POSTERIOR.write(self.words, "operation", operation)
-        return float(posterior.native(self.words.ctypes.data))
-
-    def ready(self) -> Self:
-        """Return the state, told to evaluate the whitened vector `w` into `slope`."""
-        POSTERIOR.write(self.words, "operation", WHITENED)
-        return self
+UNFOLD, FOLD_BACK = range(DRAW + 1, DRAW + 3)
 
 
 def new_state(
@@ -115,7 +87,7 @@ def new_state(
     plan_part, scratch = plan_words(plan)
     own = POSTERIOR.words([*numbers.values(), *(arrays[name] for name in POSTERIOR.kinds if name in arrays)])
     words = np.concatenate([engine_handle(structure, work), plan_part, own])
-    return State(words, arrays, (structure, work, plan, scratch))
+    return State(POSTERIOR, posterior, words, arrays, (structure, work, plan, scratch))
 
 
 @internal
@@ -303,7 +275,7 @@ def posterior(address):  # type: ignore[no-untyped-def]
     """Do what the record at `address` asks for: the C function of the log posterior."""
     e = posterior_at(address)
     if e.operation == EVALUATE:
-        return value_at(e, e.x, e.slope)
+        return value_at(e, e.x, e.by_x)
     if e.operation == WHITENED:
         return whitened_value(e, e.w, e.slope)
     if e.operation == UNFOLD:
@@ -320,27 +292,6 @@ def compile_for_posterior() -> None:
     load_together((engine, *OF_ROWS, *OF_STRUCTURE), (posterior, unpack_points))
 
 
-def log_posterior(state: State, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
-    """Return the log posterior of the sampled vector (d,); fill its `gradient`. -inf where numbers overflow."""
-    state.arrays["x"][:] = x
-    value = state.run(EVALUATE)
-    gradient[:] = state.arrays["slope"]
-    return value
-
-
-def whitened_log_posterior(state: State, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the log posterior and its gradient (d,) in coordinates w, x = centre + spread w."""
-    state.arrays["w"][:] = w
-    value = state.run(WHITENED)
-    return value, state.arrays["slope"].copy()
-
-
-def unfold_at(state: State, points: NDArray[np.float64]) -> float:
-    """Overwrite folded vectors (S, d) by sampled ones; return the log determinant of the change at the last one."""
-    POSTERIOR.write(state.words, "points", points)
-    return state.run(UNFOLD)
-
-
 def draw_effects(
     state: State,
     points: NDArray[np.float64],
@@ -355,12 +306,10 @@ def draw_effects(
     Fills `gamma` (S, r), the integrated coefficients less their origin, and `effects` (S, q) in the kernel's order,
     from standard normal `coefficient_noise` (S, r) and `effect_noise` (S, q), and `values` (S,) with the log posterior.
     """
-    given = {
-        "points": points, "coefficient_noise": coefficient_noise, "effect_noise": effect_noise, "gamma": gamma,
-        "effects": effects, "values": values,
-    }  # fmt: skip
-    for field, array in given.items():
-        POSTERIOR.write(state.words, field, array)
+    state.give(
+        points=points, coefficient_noise=coefficient_noise, effect_noise=effect_noise, gamma=gamma, effects=effects,
+        values=values,
+    )  # fmt: skip
     state.run(DRAW)
 
 
@@ -454,13 +403,14 @@ class LogPosterior:
     def evaluate(self, state: Any, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
         """Return the log posterior of the sampled vector x (d,) and fill its gradient (d,)."""
         if self.residual is None:
-            return float(log_posterior(state, x, gradient))
-        return self.residual.log_posterior(state, x, gradient, log_posterior)
+            return float(state.evaluate(x, gradient))
+        return self.residual.log_posterior(state, x, gradient)
 
     def evaluate_whitened(self, state: Any, w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Return the log posterior and its gradient in whitened coordinates w (d,), folded where the state is."""
         if self.residual is None:
-            return whitened_log_posterior(state, w)
+            value, slope = state.evaluate_whitened(w)
+            return float(value), slope
         v, gradient = state.centre + state.spread @ w, np.zeros(self.size)
         x = v.copy()
         log_slope = self.unfold(state, x[None])
@@ -475,12 +425,11 @@ class LogPosterior:
 
     def unfold(self, state: Any, points: NDArray[np.float64]) -> float:
         """Overwrite folded vectors (S, d) by sampled ones; return the log determinant of the change at the last one."""
-        if self.residual is None:
-            return unfold_at(state, points)
-        d = self.coordinates.size
-        main = np.ascontiguousarray(points[:, :d])
-        log_slope = unfold_at(state.inner, main)
-        points[:, :d] = main
+        compiled, main = (state, points) if self.residual is None else (state.inner, points[:, : self.coordinates.size])
+        folded = np.ascontiguousarray(main)
+        compiled.give(points=folded)
+        log_slope = float(compiled.run(UNFOLD))
+        main[:] = folded
         return log_slope
 
     def draw(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayeslmm.bayes.chains import STATISTICS as CHAIN_STATISTICS
 from bayeslmm.bayes.labels import data_groups
 from bayeslmm.bayes.latent import build_pymc_model
 from bayeslmm.bayes.marginal import available_cores, keep_complete
@@ -27,20 +28,8 @@ if TYPE_CHECKING:
 
 TUNE = 1000
 SAMPLERS = {"nutpie": ("nutpie",), "pymc": ("pymc",), "numpyro": ("numpyro", "jax"), "blackjax": ("blackjax", "jax")}
-STATISTICS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "logp": "lp",
-    "lp": "lp",
-    "n_steps": "n_steps",
-    "depth": "tree_depth",
-    "tree_depth": "tree_depth",
-    "step_size": "step_size",
-    "mean_tree_accept": "acceptance_rate",
-    "acceptance_rate": "acceptance_rate",
-    "maxdepth_reached": "reached_max_treedepth",
-    "reached_max_treedepth": "reached_max_treedepth",
-}
+STATISTICS = CHAIN_STATISTICS | {name: name for name in CHAIN_STATISTICS.values()}
+"""Statistics that are kept, by nutpie's name and by PyMC's, which is ArviZ's."""
 INFORMATIVE = 9.0
 
 

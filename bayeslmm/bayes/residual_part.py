@@ -7,10 +7,9 @@ evaluation costs one plus four for each residual parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayeslmm.bayes.priors import PriorEntry
+    from bayeslmm.bayes.state import State
 
 WIDTH = 1e-2
 FARTHEST = 15.0
@@ -50,7 +50,7 @@ class ResidualState:
         Whitened coordinates.
     """
 
-    inner: Any
+    inner: State
     arrays: MovedArrays
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -119,13 +119,7 @@ class ResidualPart:
         """Return what psi (k,) adds to the log posterior beside the cross-products: determinant and prior."""
         return -0.5 * self.kernel.rows.log_det(psi) + self.log_prior(psi)[0]
 
-    def log_posterior(
-        self,
-        state: ResidualState,
-        x: NDArray[np.float64],
-        gradient: NDArray[np.float64],
-        plain: Callable[[Any, NDArray[np.float64], NDArray[np.float64]], float],
-    ) -> float:
+    def log_posterior(self, state: ResidualState, x: NDArray[np.float64], gradient: NDArray[np.float64]) -> float:
         """Return the log posterior of the sampled vector, psi last, and fill its gradient.
 
         Parameters
@@ -134,8 +128,6 @@ class ResidualPart:
             Of this thread.
         x, gradient : ndarray (d,)
             The point, and where its gradient goes.
-        plain : callable
-            The compiled log posterior for fixed cross-products.
 
         Returns
         -------
@@ -150,7 +142,7 @@ class ResidualPart:
         prior, prior_slope = self.log_prior(psi)
         self.move(state, psi)
         slope, unused = np.zeros(d), np.empty(d)
-        value = plain(state.inner, main, slope) - 0.5 * self.kernel.rows.log_det(psi) + prior
+        value = state.inner.evaluate(main, slope) - 0.5 * self.kernel.rows.log_det(psi) + prior
         if not np.isfinite(value):
             return -inf
         by_psi = np.empty(self.size)
@@ -160,7 +152,7 @@ class ResidualPart:
                 point = psi.copy()
                 point[j] += steps * WIDTH
                 self.move(state, point)
-                values.append(plain(state.inner, main, unused) - 0.5 * self.kernel.rows.log_det(point))
+                values.append(state.inner.evaluate(main, unused) - 0.5 * self.kernel.rows.log_det(point))
             by_psi[j] = (values[0] - 8.0 * values[1] + 8.0 * values[2] - values[3]) / (12.0 * WIDTH)
         if not np.isfinite(by_psi).all():
             return -inf

@@ -11,7 +11,7 @@ import pytest
 
 import bayeslmm as blm
 from bayeslmm.bayes.laplace_entry import draw_given
-from bayeslmm.bayes.laplace_nuts import laplace_density, laplace_log_posterior
+from bayeslmm.bayes.laplace_nuts import laplace_density
 from bayeslmm.bayes.priors import Prior
 
 LEVELS = ["poor", "fair", "good", "best"]
@@ -149,7 +149,7 @@ def test_laplace_posterior_and_weights_are_those_of_the_pymc_model(name):
         np.testing.assert_allclose(np.diff(weights - square), np.diff(heights), rtol=0, atol=tolerance)
         _, log_det = np.linalg.slogdet(curvature(slope, top))
         expected = heights[0] + 0.5 * (p + q) * np.log(2 * np.pi) - 0.5 * log_det
-        found = laplace_log_posterior(state, x, gradient)
+        found = state.evaluate(x, gradient)
         assert found - constant == pytest.approx(expected, abs=1e-5)
         assert approximate[0] == pytest.approx(found, abs=1e-6)
 
@@ -160,8 +160,8 @@ def test_gradient_in_thresholds_agrees_with_differences(name):
     density = laplace_density(model.design, model.family, model.priors)
     state, x = density.state(tolerance=1e-16), density.start() + 0.2
     gradient, other = np.empty(len(x)), np.empty(len(x))
-    laplace_log_posterior(state, x, gradient)
+    state.evaluate(x, gradient)
     for i in density.active:
         step = 1e-5 * (np.arange(len(x)) == i)
-        up, down = (laplace_log_posterior(state, x + sign * step, other) for sign in (1, -1))
+        up, down = (state.evaluate(x + sign * step, other) for sign in (1, -1))
         assert gradient[i] == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-6)
